@@ -1,0 +1,176 @@
+"""What crosses the engine's door: plain data, no behaviour beyond validation."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from engine.errors import RequestError
+
+MAX_LOGPROBS = 20
+
+
+class FinishReason(StrEnum):
+    """Why a request ended; `ABORT` never reaches an API client."""
+
+    STOP = "stop"
+    LENGTH = "length"
+    ABORT = "abort"
+
+
+@dataclass(frozen=True, slots=True)
+class SamplingParams:
+    """How tokens are chosen.
+
+    temperature: 0 is greedy; otherwise logits are divided by it.
+    top_p: keep the most likely tokens that together reach this probability, in (0, 1].
+    top_k: keep this many tokens; 0 keeps all.
+    min_p: keep tokens at least this likely relative to the likeliest, in [0, 1].
+    seed: key of the noise; None draws one when the request arrives.
+    presence_penalty, frequency_penalty: OpenAI's, in [-2, 2], over generated tokens.
+    repetition_penalty: CTRL's (Keskar 2019), over prompt and generated tokens; 1 is off.
+    logit_bias: token id -> addend, in [-100, 100].
+    logprobs: None, or how many alternatives a token is reported with (0 to 20), in nats of the
+        model's own distribution (before temperature, penalties and bias).
+    max_tokens: most tokens generated; None runs to the end of the context.
+    min_tokens: end-of-sequence and stop tokens cannot be chosen before this many tokens.
+    stop: strings that end the text (not part of it); matched on text, in the client.
+    stop_token_ids: further tokens that end it.
+    ignore_eos: keep going past the model's end-of-sequence tokens.
+    """
+
+    temperature: float = 1.0
+    top_p: float = 1.0
+    top_k: int = 0
+    min_p: float = 0.0
+    seed: int | None = None
+    presence_penalty: float = 0.0
+    frequency_penalty: float = 0.0
+    repetition_penalty: float = 1.0
+    logit_bias: dict[int, float] = field(default_factory=dict)
+    logprobs: int | None = None
+    max_tokens: int | None = None
+    min_tokens: int = 0
+    stop: tuple[str, ...] = ()
+    stop_token_ids: tuple[int, ...] = ()
+    ignore_eos: bool = False
+
+    def __post_init__(self) -> None:
+        _in_range("temperature", self.temperature, 0.0, 100.0)
+        _in_range("top_p", self.top_p, 0.0, 1.0)
+        if self.top_p == 0.0:
+            raise RequestError("top_p must be above 0", "top_p")
+        _in_range("top_k", self.top_k, 0, 2**31)
+        _in_range("min_p", self.min_p, 0.0, 1.0)
+        _in_range("presence_penalty", self.presence_penalty, -2.0, 2.0)
+        _in_range("frequency_penalty", self.frequency_penalty, -2.0, 2.0)
+        _in_range("repetition_penalty", self.repetition_penalty, 0.01, 100.0)
+        for bias in self.logit_bias.values():
+            _in_range("logit_bias", bias, -100.0, 100.0)
+        if self.logprobs is not None:
+            _in_range("logprobs", self.logprobs, 0, MAX_LOGPROBS)
+        if self.max_tokens is not None:
+            _in_range("max_tokens", self.max_tokens, 1, 2**31)
+        _in_range("min_tokens", self.min_tokens, 0, self.max_tokens or 2**31)
+
+    @property
+    def greedy(self) -> bool:
+        """Whether the likeliest token is always chosen."""
+        return self.temperature == 0.0
+
+    @property
+    def plain(self) -> bool:
+        """Whether the choice at a row needs nothing but that row's own logits' maximum."""
+        return (
+            self.greedy
+            and not self.logit_bias
+            and self.presence_penalty == 0.0
+            and self.frequency_penalty == 0.0
+            and self.repetition_penalty == 1.0
+            and self.logprobs is None
+            and self.min_tokens == 0
+        )
+
+
+def _in_range(name: str, value: float, low: float, high: float) -> None:
+    if not math.isfinite(value) or not low <= value <= high:
+        raise RequestError(f"{name} must be between {low} and {high}, not {value}", name)
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One prompt to continue.
+
+    adapter: name of the BiTA adapter that drafts; None uses the engine's default adapter.
+    speculation: False decodes plainly, one token a forward.
+    priority: smaller runs first; equal priorities in order of arrival.
+    """
+
+    request_id: str
+    token_ids: list[int]
+    sampling: SamplingParams = field(default_factory=SamplingParams)
+    adapter: str | None = None
+    speculation: bool = True
+    priority: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class TokenLogprob:
+    """A chosen token's log-probability in nats and its likeliest alternatives, best first."""
+
+    token_id: int
+    logprob: float
+    top: list[tuple[int, float]]
+
+
+@dataclass(slots=True)
+class SpecReceipt:
+    """What speculation did for one request so far.
+
+    num_forwards: forwards that emitted at least one token.
+    num_draft_tokens, num_accepted_tokens: drafted and accepted tree nodes.
+    accepted_histogram: entry k counts the forwards that accepted k draft tokens.
+    """
+
+    num_forwards: int = 0
+    num_draft_tokens: int = 0
+    num_accepted_tokens: int = 0
+    accepted_histogram: list[int] = field(default_factory=list)
+
+    def add(self, drafted: int, accepted: int) -> None:
+        """Count one forward."""
+        self.num_forwards += 1
+        self.num_draft_tokens += drafted
+        self.num_accepted_tokens += accepted
+        missing = accepted + 1 - len(self.accepted_histogram)
+        self.accepted_histogram.extend([0] * missing)
+        self.accepted_histogram[accepted] += 1
+
+    @property
+    def mean_acceptance_length(self) -> float:
+        """Tokens emitted per forward, the bonus token included (as vLLM counts it)."""
+        return 1 + self.num_accepted_tokens / self.num_forwards if self.num_forwards else 0.0
+
+
+@dataclass(slots=True)
+class RequestOutput:
+    """New tokens of one request after one step.
+
+    token_ids: the new tokens. text: their text, filled in by the client: what is certain so
+    far, so it can lag behind the tokens by an incomplete character or a possible stop string.
+    logprobs: one entry a token where asked for. stop_reason: the stop string or stop token id
+    that ended it, None for the end-of-sequence token.
+    num_cached_tokens: prompt tokens whose KV came from the prefix cache.
+    """
+
+    request_id: str
+    token_ids: list[int]
+    text: str = ""
+    logprobs: list[TokenLogprob] | None = None
+    finish_reason: FinishReason | None = None
+    stop_reason: str | int | None = None
+    num_prompt_tokens: int = 0
+    num_cached_tokens: int = 0
+    num_generated_tokens: int = 0
+    speculation: SpecReceipt = field(default_factory=SpecReceipt)
