@@ -1,0 +1,67 @@
+"""How an engine is set up: one frozen dataclass, a unit in every field's line."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from engine.errors import EngineError
+
+
+@dataclass(frozen=True, slots=True)
+class EngineConfig:
+    """Everything the engine process is told.
+
+    model: folder of a Hugging Face model.
+    adapters: name -> folder of a BiTA adapter; the first is the default of requests.
+    device: "auto", "cpu", "cuda" or "cuda:N".
+    dtype: "auto" (the fastest the device multiplies well), "float32", "bfloat16", "float16".
+    tree: draft tree: "auto" (fitted to the adapter's measured hit rates and the device),
+        "comb" (the paper's), "chain", or "fitted:ROWS" (best tree of at most ROWS rows).
+    block_size: tokens a KV block. kv_cache_memory: bytes of KV cache; 0 picks by the device.
+    max_num_seqs: sequences in one forward. max_num_batched_tokens: rows in one forward.
+    max_model_len: tokens of prompt and completion; 0 takes the model's own.
+    max_waiting: requests that may wait before new ones are refused.
+    prefix_caching: share KV blocks of equal prompt beginnings between requests.
+    num_threads: CPU threads of the forward; 0 leaves torch's choice.
+    """
+
+    model: str
+    adapters: dict[str, str] = field(default_factory=dict)
+    device: str = "auto"
+    dtype: str = "auto"
+    tree: str = "auto"
+    block_size: int = 16
+    kv_cache_memory: int = 0
+    max_num_seqs: int = 64
+    max_num_batched_tokens: int = 2048
+    max_model_len: int = 0
+    max_waiting: int = 1024
+    prefix_caching: bool = True
+    num_threads: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("block_size", "max_num_seqs", "max_num_batched_tokens", "max_waiting"):
+            if getattr(self, name) < 1:
+                raise EngineError(f"{name} must be at least 1, not {getattr(self, name)}")
+
+
+@dataclass(frozen=True, slots=True)
+class ModelInfo:
+    """What a loaded engine says of itself.
+
+    fingerprint: hash of weights, dtype and engine version; equal fingerprints give equal greedy
+        output. route: how attention reaches the model, "interface" or "mask".
+    """
+
+    model: str
+    architecture: str
+    max_model_len: int
+    vocab_size: int
+    eos_token_ids: tuple[int, ...]
+    adapters: tuple[str, ...]
+    dtype: str
+    device: str
+    route: str
+    num_blocks: int
+    block_size: int
+    fingerprint: str

@@ -1,0 +1,62 @@
+"""Counters of the engine. Counters only: cumulative since start unless called a gauge."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+
+@dataclass(slots=True)
+class SpecDecodingStats:
+    """Speculation, in vLLM's terms.
+
+    num_drafts: forwards that verified at least one draft token of a sequence.
+    num_accepted_tokens_per_pos: accepted draft tokens by depth, depth 1 first.
+    acceptance_lengths: entry k counts forwards of a decoding sequence that emitted k + 1 tokens,
+        the bonus token included, whether or not anything was drafted.
+    """
+
+    num_drafts: int = 0
+    num_draft_tokens: int = 0
+    num_accepted_tokens: int = 0
+    num_accepted_tokens_per_pos: list[int] = field(default_factory=list)
+    acceptance_lengths: list[int] = field(default_factory=list)
+
+    def add(self, drafted: int, accepted: int) -> None:
+        """Count one verified forward of one sequence."""
+        self.num_drafts += drafted > 0
+        self.num_draft_tokens += drafted
+        self.num_accepted_tokens += accepted
+        _grow(self.num_accepted_tokens_per_pos, accepted)
+        for depth in range(accepted):
+            self.num_accepted_tokens_per_pos[depth] += 1
+        _grow(self.acceptance_lengths, accepted + 1)
+        self.acceptance_lengths[accepted] += 1
+
+
+@dataclass(slots=True)
+class EngineStats:
+    """A snapshot of the engine.
+
+    num_running, num_waiting: gauges, requests. kv_cache_usage: gauge, 0 to 1.
+    num_preemptions: sequences whose KV was given up to be computed again.
+    prefix_cache_queries, prefix_cache_hits: prompt tokens looked up and found.
+    num_forwards: steps that ran the model. step_seconds: their total time, host work included.
+    rows: rows computed, by kind (prefill, root, node, mask).
+    """
+
+    num_running: int = 0
+    num_waiting: int = 0
+    kv_cache_usage: float = 0.0
+    num_preemptions: int = 0
+    prefix_cache_queries: int = 0
+    prefix_cache_hits: int = 0
+    num_forwards: int = 0
+    step_seconds: float = 0.0
+    rows: dict[str, int] = field(
+        default_factory=lambda: {"prefill": 0, "root": 0, "node": 0, "mask": 0}
+    )
+    speculation: SpecDecodingStats = field(default_factory=SpecDecodingStats)
+
+
+def _grow(counts: list[int], length: int) -> None:
+    counts.extend([0] * (length - len(counts)))
