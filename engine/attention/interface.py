@@ -1,0 +1,108 @@
+"""How our attention reaches transformers' models.
+
+A model loaded with attention `NAME` calls `attend` in every layer. Since that name is not
+registered with transformers' mask builders, no mask is built. What the step looks like is read
+from a context variable set around the forward: two families (StableLM, Nemotron) drop keyword
+arguments on the way.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from torch import Tensor, nn
+from transformers import AttentionInterface
+
+NAME = "bita"
+
+
+@dataclass(frozen=True, slots=True)
+class Scope:
+    """Which columns a layer sees by position, beyond what the tree allows.
+
+    window: positions back from a row, itself included; None for all.
+    chunk: rows see only their own chunk of this many positions (Llama 4); None for all.
+    """
+
+    window: int | None = None
+    chunk: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class LayerCall:
+    """What one layer asks of attention besides its q, k and v."""
+
+    layer: int
+    scaling: float
+    scope: Scope
+    softcap: float | None
+    sinks: Tensor | None
+
+
+class AttentionStep(Protocol):
+    """A backend prepared for one batch."""
+
+    def forward(self, query: Tensor, key: Tensor, value: Tensor, call: LayerCall) -> Tensor:
+        """Store the fresh K/V and attend.
+
+        query `[rows, heads, head_dim]`, key and value `[rows, kv_heads, head_dim]`
+        -> `[rows, heads, value_dim]`.
+        """
+        ...
+
+
+_current: ContextVar[AttentionStep] = ContextVar("attention_step")
+
+
+@contextmanager
+def attention_step(step: AttentionStep) -> Iterator[None]:
+    """Let every layer called inside attend through `step`."""
+    token = _current.set(step)
+    try:
+        yield
+    finally:
+        _current.reset(token)
+
+
+def layer_scope(config: Any, layer: int, window: int | None) -> Scope:
+    """The scope of a layer; Llama 4 tells of its chunks in the configuration alone."""
+    kinds = getattr(config, "layer_types", None)
+    if kinds and kinds[layer] == "chunked_attention":
+        return Scope(chunk=config.attention_chunk_size)
+    if kinds and kinds[layer] == "full_attention":
+        return Scope()
+    if kinds and kinds[layer] == "sliding_attention" and window is None:
+        window = config.sliding_window
+    return Scope(window=window)
+
+
+def attend(
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    scaling: float | None = None,
+    sliding_window: int | None = None,
+    softcap: float | None = None,
+    s_aux: Tensor | None = None,
+    **_: Any,
+) -> tuple[Tensor, None]:
+    """transformers' attention function: q `[1, heads, rows, dim]`, rotated; K/V not repeated."""
+    layer: int = module.layer_idx  # type: ignore[assignment]
+    call = LayerCall(
+        layer=layer,
+        scaling=query.shape[-1] ** -0.5 if scaling is None else scaling,
+        scope=layer_scope(getattr(module, "config", None), layer, sliding_window),
+        softcap=softcap,
+        sinks=s_aux,
+    )
+    rows = (t[0].transpose(0, 1) for t in (query, key, value))
+    return _current.get().forward(*rows, call)[None], None
+
+
+AttentionInterface.register(NAME, attend)

@@ -1,0 +1,52 @@
+"""The additive mask of a segment: the only place where visibility becomes numbers."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from engine.attention.interface import Scope
+from engine.batch import Segment
+
+
+def visible(
+    segment: Segment,
+    positions: NDArray[np.int64],
+    scope: Scope,
+    past_columns: int,
+    fresh_columns: int,
+    prompt_columns: int,
+    num_prompts: int,
+) -> NDArray[np.bool_]:
+    """Which columns each row of a segment sees, bool `[rows, past + fresh + prompt columns]`.
+
+    positions: of the segment's rows. Columns are the committed tokens (padded to whole blocks),
+    the fresh rows (likewise) and the adapter's prompts, of which `num_prompts` are real.
+    Windows and chunks go by position, so that siblings count as equally far.
+    """
+    rows, causal = segment.num_rows, segment.num_causal
+    seen = np.zeros((rows, past_columns + fresh_columns + prompt_columns), np.bool_)
+    seen[:, : segment.num_past] = True
+    fresh = seen[:, past_columns : past_columns + rows]
+    fresh[:, :causal] = np.tri(rows, causal, dtype=np.bool_)
+    if segment.layout is not None:
+        fresh[causal:, causal:] = _bits(segment.layout.words)
+        first_prompt = past_columns + fresh_columns
+        seen[causal + segment.layout.num_nodes :, first_prompt : first_prompt + num_prompts] = True
+    column_positions = np.arange(past_columns)
+    if scope.window is not None:
+        seen[:, :past_columns] &= positions[:, None] - column_positions < scope.window
+        fresh &= positions[:, None] - positions < scope.window
+    if scope.chunk is not None:
+        chunk = positions[:, None] // scope.chunk
+        seen[:, :past_columns] &= column_positions // scope.chunk == chunk
+        fresh &= positions // scope.chunk == chunk
+    return seen
+
+
+def _bits(words: list[int]) -> NDArray[np.bool_]:
+    """Words of n bits as a bool `[n, n]` matrix, bit 0 first."""
+    width = -(-len(words) // 8)
+    packed = np.frombuffer(b"".join(w.to_bytes(width, "little") for w in words), np.uint8)
+    bits = np.unpackbits(packed.reshape(len(words), width), axis=1, bitorder="little")
+    return bits[:, : len(words)].astype(np.bool_)

@@ -1,0 +1,157 @@
+"""Attention with torch's own kernels: the fast path on CPU, a correct one on CUDA.
+
+Decoding sequences are padded to one batched call, a prefill chunk runs alone. Keys and values
+are gathered block by block; the query heads that share a KV head are folded into the query axis,
+so that K/V are never repeated (measured fastest on CPU: docs/design.md).
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from engine.attention.columns import Columns
+from engine.attention.interface import LayerCall, Scope
+from engine.attention.mask import visible
+from engine.batch import ForwardBatch, Segment
+from engine.cache.storage import KVStorage
+
+# A segment of more rows than this is a prefill chunk and not worth padding others to.
+MAX_BATCHED_ROWS = 128
+
+
+class SdpaStep:
+    """One batch, split into groups of segments that share a kernel call."""
+
+    def __init__(self, batch: ForwardBatch, storage: KVStorage, num_prompts: list[int]) -> None:
+        self.storage = storage
+        device = storage.keys.device
+        self.slots = torch.from_numpy(batch.scratch_slots).to(device)
+        small = [s for s in batch.segments if s.num_rows <= MAX_BATCHED_ROWS]
+        groups = [[s] for s in batch.segments if s.num_rows > MAX_BATCHED_ROWS]
+        if small:
+            groups.append(small)
+        self.groups = [_Group(g, batch, storage, num_prompts) for g in groups]
+
+    def forward(self, query: Tensor, key: Tensor, value: Tensor, call: LayerCall) -> Tensor:
+        """As `AttentionStep.forward`."""
+        self.storage.write(call.layer, self.slots, key, value)
+        if len(self.groups) == 1:
+            return self.groups[0].attend(query, self.storage, call)
+        out = query.new_empty(*query.shape[:2], value.shape[2])
+        for group in self.groups:
+            out[group.rows] = group.attend(query[group.rows], self.storage, call)
+        return out
+
+
+class _Group:
+    """Segments padded to the same number of rows and columns."""
+
+    def __init__(
+        self,
+        segments: list[Segment],
+        batch: ForwardBatch,
+        storage: KVStorage,
+        num_prompts: list[int],
+    ) -> None:
+        device = storage.keys.device
+        self.segments, self.device, self.dtype = segments, device, storage.keys.dtype
+        past = max(len(s.blocks) for s in segments)
+        fresh = max(-(-s.num_rows // storage.block_size) for s in segments)
+        self.columns = [Columns.of(s, storage, num_prompts, past, fresh) for s in segments]
+        widest = max(len(c.blocks) for c in self.columns)
+        self.positions = [batch.positions[s.start : s.start + s.num_rows] for s in segments]
+        blocks = [c.blocks + [0] * (widest - len(c.blocks)) for c in self.columns]
+        self.blocks = torch.tensor(blocks, device=device).flatten()
+        self.num_columns = widest * storage.block_size
+        self.num_rows = max(s.num_rows for s in segments)
+        self.rows = torch.cat(
+            [torch.arange(s.start, s.start + s.num_rows, device=device) for s in segments]
+        )
+        self._index_rows(segments)
+        self._masks: dict[tuple[Scope, int], Tensor] = {}
+
+    def _index_rows(self, segments: list[Segment]) -> None:
+        """Where the padded rows come from, and where the real ones are among them.
+
+        Counted within the group. Padding repeats a segment's first row: it is computed twice
+        and thrown away.
+        """
+        self.ragged = any(s.num_rows != self.num_rows for s in segments)
+        if not self.ragged:
+            return
+        source, real, first = [], [], 0
+        for i, segment in enumerate(segments):
+            padding = self.num_rows - segment.num_rows
+            source += [*range(first, first + segment.num_rows), *[first] * padding]
+            real += range(i * self.num_rows, i * self.num_rows + segment.num_rows)
+            first += segment.num_rows
+        self.source = torch.tensor(source, device=self.device)
+        self.real = torch.tensor(real, device=self.device)
+
+    def attend(self, query: Tensor, storage: KVStorage, call: LayerCall) -> Tensor:
+        """query `[rows of the group, heads, dim]` -> `[rows of the group, heads, value_dim]`."""
+        batch, heads = len(self.segments), query.shape[1]
+        key, value = (
+            blocks[call.layer]
+            .index_select(0, self.blocks)
+            .view(batch, self.num_columns, -1, blocks[call.layer].shape[-1])
+            .transpose(1, 2)
+            for blocks in (storage.key_blocks, storage.value_blocks)
+        )
+        kv_heads = key.shape[1]
+        share = heads // kv_heads
+        if self.ragged:
+            query = query.index_select(0, self.source)
+        query = (
+            query.reshape(batch, self.num_rows, kv_heads, share, -1)
+            .permute(0, 2, 3, 1, 4)
+            .reshape(batch, kv_heads, share * self.num_rows, -1)
+        )
+        out = _softmax_attention(query, key, value, self._mask(call.scope, share), call)
+        out = (
+            out.view(batch, kv_heads, share, self.num_rows, -1)
+            .permute(0, 3, 1, 2, 4)
+            .reshape(batch * self.num_rows, heads, -1)
+        )
+        return out.index_select(0, self.real) if self.ragged else out
+
+    def _mask(self, scope: Scope, share: int) -> Tensor:
+        """Additive mask `[batch, 1, share * rows, columns]`; layers of equal scope share it."""
+        key = (scope, share)
+        if key not in self._masks:
+            seen = np.zeros((len(self.segments), self.num_rows, self.num_columns), np.bool_)
+            for i, (segment, columns) in enumerate(zip(self.segments, self.columns, strict=True)):
+                part = visible(
+                    segment, self.positions[i], scope, *columns.widths, columns.num_prompts
+                )
+                seen[i, : segment.num_rows, : part.shape[1]] = part
+                seen[i, segment.num_rows :] = seen[i, :1]
+            mask = torch.zeros(seen.shape, dtype=self.dtype, device=self.device)
+            mask.masked_fill_(~torch.from_numpy(seen).to(self.device), float("-inf"))
+            self._masks[key] = mask[:, None].repeat(1, 1, share, 1)
+        return self._masks[key]
+
+
+def _softmax_attention(
+    query: Tensor, key: Tensor, value: Tensor, mask: Tensor, call: LayerCall
+) -> Tensor:
+    """One softmax over all columns; caps and sinks take the explicit path."""
+    if call.softcap is None and call.sinks is None:
+        return functional.scaled_dot_product_attention(
+            query, key, value, attn_mask=mask, scale=call.scaling
+        )
+    scores = query.float() @ key.float().transpose(2, 3) * call.scaling
+    if call.softcap is not None:
+        scores = call.softcap * torch.tanh(scores / call.softcap)
+    scores = scores + mask
+    if call.sinks is not None:
+        batch, kv_heads, folded, _ = scores.shape
+        sinks = call.sinks.float().view(1, kv_heads, -1, 1, 1)
+        rows = folded // sinks.shape[2]
+        sinks = sinks.expand(batch, -1, -1, rows, 1).reshape(batch, kv_heads, folded, 1)
+        scores = torch.cat([scores, sinks], dim=3)
+    weights = scores.softmax(dim=3)[..., : key.shape[2]]
+    return (weights @ value.float()).to(query.dtype)

@@ -1,0 +1,74 @@
+"""KV tensors: committed blocks, the adapters' prompts and the step buffer, in one allocation.
+
+Blocks `0 .. num_blocks - 1` are the paged cache; then follow the prompt blocks of each adapter
+slot, then the step buffer. Because all three are blocks of one tensor, attention gathers what a
+sequence sees (past, fresh rows, prompts) with a single indexed copy. Attention only ever writes
+the step buffer; `commit` copies what was accepted into the cache.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+
+class KVStorage:
+    """keys, values: `[layers, blocks * block_size, kv_heads, head_dim]`, the model's dtype."""
+
+    def __init__(
+        self,
+        *,
+        num_layers: int,
+        num_kv_heads: int,
+        key_dim: int,
+        value_dim: int,
+        num_blocks: int,
+        block_size: int,
+        adapter_slots: int,
+        max_prompts: int,
+        step_rows: int,
+        max_segments: int,
+        dtype: torch.dtype,
+        device: torch.device,
+    ) -> None:
+        self.num_layers, self.block_size, self.num_blocks = num_layers, block_size, num_blocks
+        self.prompt_blocks = -(-max_prompts // block_size)
+        self.first_prompt_block = num_blocks
+        self.scratch_block = num_blocks + adapter_slots * self.prompt_blocks
+        scratch = -(-step_rows // block_size) + max_segments
+        slots = (self.scratch_block + scratch) * block_size
+        shape = (num_layers, slots, num_kv_heads)
+        self.keys = torch.zeros(*shape, key_dim, dtype=dtype, device=device)
+        self.values = torch.zeros(*shape, value_dim, dtype=dtype, device=device)
+        blocked = (num_layers, -1, block_size, num_kv_heads)
+        self.key_blocks = list(self.keys.view(*blocked, key_dim))
+        self.value_blocks = list(self.values.view(*blocked, value_dim))
+
+    def set_prompts(self, slot: int, prompt_kv: Tensor) -> None:
+        """Load an adapter's prompts, `[layers, 2, kv_heads, prompts, head_dim]`, into its slot."""
+        start = (self.first_prompt_block + slot * self.prompt_blocks) * self.block_size
+        end = start + prompt_kv.shape[3]
+        self.keys[:, start:end] = prompt_kv[:, 0].transpose(1, 2)
+        self.values[:, start:end] = prompt_kv[:, 1].transpose(1, 2)
+
+    def prompt_block_ids(self, slot: int) -> range:
+        """The blocks that hold the prompts of an adapter slot."""
+        first = self.first_prompt_block + slot * self.prompt_blocks
+        return range(first, first + self.prompt_blocks)
+
+    def write(self, layer: int, slots: Tensor, key: Tensor, value: Tensor) -> None:
+        """Put fresh rows, both `[rows, kv_heads, head_dim]`, into the step buffer."""
+        self.keys[layer].index_copy_(0, slots, key)
+        self.values[layer].index_copy_(0, slots, value)
+
+    def commit(self, source: Sequence[int], target: Sequence[int]) -> None:
+        """Copy step-buffer slots to cache slots, all layers at once."""
+        if not source:
+            return
+        device = self.keys.device
+        src = torch.tensor(source, device=device)
+        dst = torch.tensor(target, device=device)
+        self.keys.index_copy_(1, dst, self.keys.index_select(1, src))
+        self.values.index_copy_(1, dst, self.values.index_select(1, src))

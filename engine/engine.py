@@ -1,0 +1,368 @@
+"""The engine: requests in, tokens out, one forward a step. Single thread, no I/O."""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from adapters.format import BitaAdapter
+from engine.batch import ForwardBatch, SegmentPlan
+from engine.cache.block_pool import BlockPool
+from engine.cache.storage import KVStorage
+from engine.config import EngineConfig
+from engine.errors import ContextLengthExceeded, RequestError, UnknownAdapter
+from engine.model.loader import LoadedModel
+from engine.model.runner import ModelOutput, ModelRunner
+from engine.request import FinishReason, Request, RequestOutput
+from engine.sampling.logprobs import logprobs
+from engine.sampling.processors import process
+from engine.sampling.sampler import choose
+from engine.scheduler import Scheduled, Scheduler
+from engine.sequence import Sequence
+from engine.speculation import bita
+from engine.speculation.cost import StepCostModel, measure
+from engine.speculation.planner import PLAIN, Fixed, Ladder, Planner, named
+from engine.speculation.tree import TreeTopology
+from engine.speculation.verify import Acceptance, walk
+from engine.stats import EngineStats
+
+CPU_KV_BYTES = 1 << 30
+GPU_KV_SHARE = 0.85
+
+
+class Engine:
+    """A loaded model with its adapters, its KV cache and its scheduler."""
+
+    def __init__(
+        self, config: EngineConfig, loaded: LoadedModel, adapters: Mapping[str, BitaAdapter]
+    ) -> None:
+        self.config, self.loaded = config, loaded
+        facts = loaded.facts
+        self.max_model_len = config.max_model_len or facts.max_positions
+        self.slots = {name: slot for slot, name in enumerate(adapters)}
+        max_masks = max([1, *(a.config.num_masks for a in adapters.values())])
+        max_prompts = max([1, *(a.config.num_prompts for a in adapters.values())])
+        slots = max(1, len(adapters))
+        num_blocks = self._num_blocks()
+        self.max_model_len = min(self.max_model_len, (num_blocks - 1) * config.block_size)
+        storage = KVStorage(
+            num_layers=facts.num_layers,
+            num_kv_heads=facts.num_kv_heads,
+            key_dim=facts.head_dim,
+            value_dim=facts.head_dim,
+            num_blocks=num_blocks,
+            block_size=config.block_size,
+            adapter_slots=slots,
+            max_prompts=max_prompts,
+            step_rows=config.max_num_batched_tokens,
+            max_segments=config.max_num_seqs,
+            dtype=loaded.dtype,
+            device=loaded.device,
+        )
+        self.runner = ModelRunner(loaded.model, storage, loaded.route, slots, max_masks)
+        for name, adapter in adapters.items():
+            slot = self.slots[name]
+            self.runner.set_adapter(slot, adapter.prompt_kv, adapter.mask_embeddings)
+        self.planners = self._planners(adapters)
+        self.scheduler = Scheduler(config, BlockPool(num_blocks, config.block_size), self._plan)
+        self.sequences: dict[str, Sequence] = {}
+        self._stats = EngineStats()
+
+    def add(self, request: Request) -> None:
+        """Queue a request.
+
+        Raises RequestError (ContextLengthExceeded, UnknownAdapter) if it cannot be served,
+        EngineOverloaded if too many wait.
+        """
+        sequence = Sequence(
+            request=request,
+            seed=secrets.randbits(63) if request.sampling.seed is None else request.sampling.seed,
+            adapter=self._adapter_of(request),
+            max_tokens=self._token_limit(request),
+        )
+        self.scheduler.add(sequence)
+        self.sequences[request.request_id] = sequence
+
+    def abort(self, request_id: str) -> None:
+        """Drop a request, wherever it is; unknown ones are gone already."""
+        sequence = self.sequences.pop(request_id, None)
+        if sequence is not None:
+            self.scheduler.finish(sequence)
+
+    @property
+    def has_work(self) -> bool:
+        """Whether a step would run anything."""
+        return self.scheduler.has_work
+
+    def step(self) -> list[RequestOutput]:
+        """Run one forward for everything that is scheduled; new tokens by request."""
+        started = time.perf_counter()
+        scheduled = self.scheduler.schedule()
+        if not scheduled:
+            return []
+        batch = self._batch(scheduled)
+        output = self.runner.execute(batch)
+        accepted = self._verify(scheduled, output)
+        self._commit(scheduled, batch, accepted)
+        self._draft(scheduled, batch, output, accepted)
+        outputs = self._emit(scheduled, output, accepted)
+        self._count(batch, started)
+        return outputs
+
+    def stats(self) -> EngineStats:
+        """Counters as they stand; the gauges are taken now."""
+        stats, scheduler = self._stats, self.scheduler
+        stats.num_running, stats.num_waiting = len(scheduler.running), len(scheduler.waiting)
+        stats.kv_cache_usage = scheduler.pool.usage
+        stats.num_preemptions = scheduler.num_preemptions
+        stats.prefix_cache_queries = scheduler.prefix_queries
+        stats.prefix_cache_hits = scheduler.prefix_hits
+        return stats
+
+    def _batch(self, scheduled: list[Scheduled]) -> ForwardBatch:
+        plans = []
+        for item in scheduled:
+            sequence = item.sequence
+            past = sequence.num_computed_tokens
+            plans.append(
+                SegmentPlan(
+                    causal_ids=sequence.token_ids[past : past + item.num_causal],
+                    tree=item.tree,
+                    num_past=past,
+                    block_table=sequence.block_table,
+                    adapter=self.slots.get(sequence.adapter or "", 0),
+                )
+            )
+        storage = self.runner.storage
+        return ForwardBatch.build(
+            plans,
+            storage.block_size,
+            storage.scratch_block,
+            self.runner.max_masks,
+            self.loaded.facts.max_positions,
+        )
+
+    def _verify(self, scheduled: list[Scheduled], output: ModelOutput) -> list[Acceptance | None]:
+        """Choose at every node and walk; None where the prompt is not finished yet."""
+        likeliest = output.logits.argmax(dim=-1).tolist() if len(output.logits) else []
+        accepted: list[Acceptance | None] = []
+        first = 0
+        for item in scheduled:
+            if item.tree is None:
+                accepted.append(None)
+                continue
+            rows = slice(first, first + len(item.tree.token_ids))
+            if item.sequence.request.sampling.plain:
+                chosen = likeliest[rows]
+            else:
+                chosen = self._choose(item, output.logits[rows])
+            accepted.append(walk(item.tree, chosen))
+            first = rows.stop
+        return accepted
+
+    def _choose(self, item: Scheduled, logits: Tensor) -> list[int]:
+        """A token at every node from the request's own distribution on that node's path."""
+        sequence, tree = item.sequence, item.tree
+        assert tree is not None
+        params = sequence.request.sampling
+        paths = [
+            [tree.token_ids[n] for n in tree.path(node)] for node in range(len(tree.token_ids))
+        ]
+        logits = process(
+            logits,
+            params,
+            sequence.token_ids[: sequence.num_prompt_tokens],
+            sequence.output_ids,
+            paths,
+            (*self.loaded.eos_token_ids, *params.stop_token_ids),
+        )
+        positions = [len(sequence.token_ids) + depth for depth in tree.topology.depths]
+        return choose(logits, params, sequence.seed, positions)
+
+    def _commit(
+        self, scheduled: list[Scheduled], batch: ForwardBatch, accepted: list[Acceptance | None]
+    ) -> None:
+        """Copy the KV of prefilled rows, roots and accepted paths from the step buffer."""
+        source: list[int] = []
+        target: list[int] = []
+        size = self.config.block_size
+        for item, segment, acceptance in zip(scheduled, batch.segments, accepted, strict=True):
+            rows = list(range(segment.start, segment.root))
+            if acceptance is not None:
+                rows += [segment.root, *(segment.root + node for node in acceptance.path)]
+            table, past = item.sequence.block_table, segment.num_past
+            target += [
+                table[p // size] * size + p % size for p in range(past, past + len(rows))
+            ]
+            source += batch.scratch_slots[rows].tolist()
+        self.runner.storage.commit(source, target)
+
+    def _draft(
+        self,
+        scheduled: list[Scheduled],
+        batch: ForwardBatch,
+        output: ModelOutput,
+        accepted: list[Acceptance | None],
+    ) -> None:
+        """Candidates for the next step from the mask group of each last accepted node."""
+        rows: list[int] = []
+        sizes: list[int] = []
+        ranks = 1
+        for item, segment, acceptance in zip(scheduled, batch.segments, accepted, strict=True):
+            size = 0
+            if acceptance is not None and item.tree is not None:
+                topology = item.tree.topology
+                size = topology.masks[acceptance.last_node]
+                first = segment.mask_row(topology.masks, acceptance.last_node)
+                rows += range(first, first + size)
+                if size:
+                    ranks = max(ranks, self.planners[item.sequence.adapter or ""].largest.num_ranks)
+            sizes.append(size)
+        if not rows:
+            for item in scheduled:
+                item.sequence.candidates = None
+            return
+        logits = self.runner.project(output.hidden[torch.tensor(rows, device=output.hidden.device)])
+        for item, candidates in zip(scheduled, bita.propose(logits, sizes, ranks), strict=True):
+            item.sequence.candidates = candidates
+
+    def _emit(
+        self, scheduled: list[Scheduled], output: ModelOutput, accepted: list[Acceptance | None]
+    ) -> list[RequestOutput]:
+        """Append the accepted tokens, end what has ended, and say what is new."""
+        outputs = []
+        first = 0
+        for item, acceptance in zip(scheduled, accepted, strict=True):
+            sequence = item.sequence
+            if acceptance is None or item.tree is None:
+                self.scheduler.committed(sequence, item.num_causal)
+                continue
+            tokens = self._until_end(sequence, acceptance.tokens(item.tree))
+            decoding = sequence.num_generated > 0
+            sequence.token_ids += tokens
+            self.scheduler.committed(
+                sequence, item.num_causal + 1 + min(len(acceptance.path), len(tokens))
+            )
+            if decoding:
+                sequence.receipt.add(item.tree.num_drafts, len(tokens) - 1)
+                self._stats.speculation.add(item.tree.num_drafts, len(tokens) - 1)
+            report = None
+            if sequence.request.sampling.logprobs is not None:
+                rows = [first, *(first + node for node in acceptance.path)][: len(tokens)]
+                report = logprobs(output.logits[rows], tokens, sequence.request.sampling.logprobs)
+            first += len(item.tree.token_ids)
+            outputs.append(
+                RequestOutput(
+                    request_id=sequence.request.request_id,
+                    token_ids=tokens,
+                    logprobs=report,
+                    finish_reason=sequence.finish_reason,
+                    stop_reason=sequence.stop_reason,
+                    num_prompt_tokens=sequence.num_prompt_tokens,
+                    num_cached_tokens=sequence.num_cached_tokens,
+                    num_generated_tokens=sequence.num_generated,
+                    speculation=sequence.receipt,
+                )
+            )
+            if sequence.finish_reason is not None:
+                self.abort(sequence.request.request_id)
+        return outputs
+
+    def _until_end(self, sequence: Sequence, tokens: list[int]) -> list[int]:
+        """The tokens up to the one that ends the sequence; sets why it ended."""
+        params = sequence.request.sampling
+        ends = set(params.stop_token_ids)
+        if not params.ignore_eos:
+            ends.update(self.loaded.eos_token_ids)
+        for i, token in enumerate(tokens):
+            if token in ends:
+                sequence.finish_reason = FinishReason.STOP
+                sequence.stop_reason = token if token in params.stop_token_ids else None
+                return tokens[: i + 1]
+            if sequence.num_generated + i + 1 >= sequence.max_tokens:
+                sequence.finish_reason = FinishReason.LENGTH
+                return tokens[: i + 1]
+        return tokens
+
+    def _adapter_of(self, request: Request) -> str | None:
+        name = request.adapter
+        if name is not None and name not in self.slots:
+            raise UnknownAdapter(f"no adapter named {name!r} is loaded", "model")
+        if not request.speculation or not self.slots:
+            return None
+        return name or next(iter(self.slots))
+
+    def _token_limit(self, request: Request) -> int:
+        """Tokens the request may generate. Raises where prompt or completion do not fit."""
+        prompt, params = len(request.token_ids), request.sampling
+        if prompt == 0:
+            raise RequestError("the prompt has no tokens", "messages")
+        vocabulary = self.loaded.facts.vocab_size
+        if not all(0 <= t < vocabulary for t in request.token_ids):
+            raise RequestError(f"prompt token ids must be below {vocabulary}", "prompt")
+        if not all(0 <= t < vocabulary for t in params.logit_bias):
+            raise RequestError(f"logit_bias token ids must be below {vocabulary}", "logit_bias")
+        room = self.max_model_len - prompt
+        asked = params.max_tokens or 0
+        if room < max(1, asked):
+            raise ContextLengthExceeded(
+                f"This model's maximum context length is {self.max_model_len} tokens. However, "
+                f"you requested {prompt + asked} tokens ({prompt} in the messages, {asked} in "
+                "the completion). Please reduce the length of the messages or completion.",
+                "messages",
+            )
+        return params.max_tokens or room
+
+    def _plan(self, sequence: Sequence, num_decoding: int) -> TreeTopology:
+        if sequence.adapter is None:
+            return PLAIN
+        topology = self.planners[sequence.adapter].plan(num_decoding)
+        if sequence.candidates is None:
+            return TreeTopology.root(topology.masks[0])
+        return topology
+
+    def _planners(self, adapters: Mapping[str, BitaAdapter]) -> dict[str, Planner]:
+        tree = self.config.tree
+        if tree != "auto":
+            return {n: Fixed(named(tree, a.config.profile.rates)) for n, a in adapters.items()}
+        cost = self._measure_cost() if adapters else None
+        return {n: Ladder(a.config.profile.rates, cost) for n, a in adapters.items() if cost}
+
+    def _measure_cost(self) -> StepCostModel:
+        """Time forwards of one sequence with a context of a few blocks."""
+        past = min(256, self.max_model_len // 2)
+        blocks = list(range(-(-past // self.config.block_size)))
+
+        def forward(rows: int) -> None:
+            tree = TreeTopology((*range(-1, rows - 1),), (0,) * rows, (0,) * rows)
+            plan = SegmentPlan([], tree.fill_with(0), past, blocks, 0)
+            storage = self.runner.storage
+            batch = ForwardBatch.build(
+                [plan], storage.block_size, storage.scratch_block, 1, self.max_model_len
+            )
+            self.runner.execute(batch).logits.argmax(dim=-1).tolist()
+
+        return measure(forward, min(self.config.max_num_batched_tokens, self.max_model_len - past))
+
+    def _num_blocks(self) -> int:
+        """KV blocks that fit the memory given, and no more than all sequences could use."""
+        facts, size = self.loaded.facts, self.config.block_size
+        token_bytes = 2 * facts.num_layers * facts.num_kv_heads * facts.head_dim
+        block_bytes = token_bytes * self.loaded.dtype.itemsize * size
+        memory = self.config.kv_cache_memory
+        if not memory:
+            memory = CPU_KV_BYTES
+            if self.loaded.device.type == "cuda":
+                memory = int(torch.cuda.mem_get_info(self.loaded.device)[0] * GPU_KV_SHARE)
+        useful = self.config.max_num_seqs * (-(-self.max_model_len // size) + 1)
+        return max(2, min(memory // block_bytes, useful))
+
+    def _count(self, batch: ForwardBatch, started: float) -> None:
+        self._stats.num_forwards += 1
+        self._stats.step_seconds += time.perf_counter() - started
+        for kind, count in batch.count().items():
+            self._stats.rows[kind.value] += count

@@ -1,0 +1,124 @@
+"""Load a frozen transformers model in the form the engine runs it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import AutoConfig, AutoModelForCausalLM
+
+from engine.attention.interface import NAME
+from engine.errors import UnsupportedModel
+from engine.model.facts import ModelFacts, model_facts
+from engine.model.runner import Route
+from engine.model.selftest import pick_route
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedModel:
+    """A model ready to run. eos_token_ids: tokens that end its text."""
+
+    model: Any
+    facts: ModelFacts
+    route: Route
+    architecture: str
+    eos_token_ids: tuple[int, ...]
+    dtype: torch.dtype
+    device: torch.device
+
+
+def load_model(folder: str | Path, device: str = "auto", dtype: str = "auto") -> LoadedModel:
+    """Load the model of a folder; nothing is ever fetched and no remote code runs.
+
+    Raises UnsupportedModel where it cannot be served exactly.
+    """
+    folder = Path(folder)
+    if not (folder / "config.json").is_file():
+        raise UnsupportedModel(f"{folder} has no config.json: not a Hugging Face model folder")
+    config = AutoConfig.from_pretrained(folder, local_files_only=True)
+    text_config = config.get_text_config()
+    facts = model_facts(text_config)
+    route = pick_route(text_config)
+    where = pick_device(device)
+    precision = pick_dtype(dtype, where)
+    model = AutoModelForCausalLM.from_pretrained(
+        folder,
+        dtype=precision,
+        local_files_only=True,
+        use_safetensors=True,
+        attn_implementation=NAME if route is Route.INTERFACE else "eager",
+    )
+    model.requires_grad_(False).eval().to(where)
+    if where.type == "cpu" and precision is torch.float32:
+        lay_out_weights(model)
+    return LoadedModel(
+        model=model,
+        facts=facts,
+        route=route,
+        architecture=(config.architectures or [type(model).__name__])[0],
+        eos_token_ids=_eos(folder, text_config),
+        dtype=precision,
+        device=where,
+    )
+
+
+def pick_device(name: str) -> torch.device:
+    """The named device, or a GPU where there is one."""
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    return torch.device(name)
+
+
+def pick_dtype(name: str, device: torch.device) -> torch.dtype:
+    """The named dtype, or the one the device multiplies fastest.
+
+    A CPU without bf16 instructions emulates them: float32 is 1.5 to 3 times faster there.
+    """
+    if name != "auto":
+        if name not in DTYPES:
+            raise UnsupportedModel(f"dtype must be auto or one of {', '.join(DTYPES)}, not {name}")
+        return DTYPES[name]
+    if device.type == "cuda":
+        return torch.bfloat16
+    cpu = torch.cpu
+    native = cpu._is_amx_tile_supported() or cpu._is_avx512_bf16_supported()  # type: ignore[attr-defined]
+    return torch.bfloat16 if native else torch.float32
+
+
+def lay_out_weights(model: nn.Module) -> None:
+    """Store every linear weight input-major; shapes and values stay.
+
+    float32 products of few rows run 1.3 to 8 times faster so on CPU (`benchmarks/linears.py`).
+    A head tied to the embedding gets a copy of its own: looking rows up wants them contiguous.
+    """
+    for module in model.modules():
+        if isinstance(module, nn.Linear):
+            major = module.weight.detach().t().contiguous().t()
+            module.weight = nn.Parameter(major, requires_grad=False)
+
+
+def fingerprint(folder: str | Path, *facts: str) -> str:
+    """Hash of the weight files and whatever else decides the output."""
+    digest = hashlib.sha256("\0".join(facts).encode())
+    for file in sorted(Path(folder).glob("*.safetensors")):
+        with file.open("rb") as stream:
+            digest.update(hashlib.file_digest(stream, "sha256").digest())
+    return "fp_" + digest.hexdigest()[:16]
+
+
+def _eos(folder: Path, config: Any) -> tuple[int, ...]:
+    """End-of-sequence ids: of the generation configuration, else of the model's."""
+    eos = getattr(config, "eos_token_id", None)
+    generation = folder / "generation_config.json"
+    if generation.is_file():
+        eos = json.loads(generation.read_text()).get("eos_token_id", eos)
+    if eos is None:
+        return ()
+    return tuple(eos) if isinstance(eos, list) else (eos,)

@@ -1,0 +1,109 @@
+"""Rows in, hidden states and logits out: the only caller of the model's forward."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from engine.attention.interface import AttentionStep, attention_step
+from engine.attention.mask_route import MaskedStepCache
+from engine.attention.sdpa import SdpaStep
+from engine.batch import ForwardBatch
+from engine.cache.storage import KVStorage
+
+
+class Route(StrEnum):
+    """How our attention reaches the model."""
+
+    INTERFACE = "interface"
+    MASK = "mask"
+
+
+@dataclass(frozen=True, slots=True)
+class ModelOutput:
+    """logits: float32 `[logit rows, vocab]`. hidden: `[rows, hidden]`, after the final norm."""
+
+    logits: Tensor
+    hidden: Tensor
+
+
+class ModelRunner:
+    """A frozen model, its KV storage and the adapters' mask embeddings."""
+
+    def __init__(
+        self,
+        model: Any,
+        storage: KVStorage,
+        route: Route,
+        adapter_slots: int = 1,
+        max_masks: int = 1,
+        backend: type[SdpaStep] = SdpaStep,
+    ) -> None:
+        self.model, self.storage, self.route, self.backend = model, storage, route, backend
+        self.embed: nn.Module = model.get_input_embeddings()
+        self.head: nn.Module = model.get_output_embeddings()
+        self.device = storage.keys.device
+        self.max_masks = max_masks
+        width = self.embed.weight.shape[1]
+        self.mask_embeddings = torch.zeros(
+            adapter_slots * max_masks, width, dtype=storage.keys.dtype, device=self.device
+        )
+        self.num_prompts = [0] * adapter_slots
+        self._hidden: Tensor | None = None
+        # OPT's head calls the decoder inside its base model directly.
+        trunk = getattr(model.base_model, "decoder", model.base_model)
+        trunk.register_forward_hook(self._keep_hidden)
+
+    def set_adapter(self, slot: int, prompt_kv: Tensor, mask_embeddings: Tensor) -> None:
+        """Put an adapter into a slot.
+
+        prompt_kv `[layers, 2, kv_heads, prompts, head_dim]`, mask_embeddings `[masks, hidden]`.
+        """
+        self.storage.set_prompts(slot, prompt_kv)
+        self.num_prompts[slot] = prompt_kv.shape[3]
+        first = slot * self.max_masks
+        self.mask_embeddings[first : first + len(mask_embeddings)] = mask_embeddings
+
+    @torch.inference_mode()
+    def execute(self, batch: ForwardBatch) -> ModelOutput:
+        """Run the rows; their fresh K/V are left in the step buffer, in row order."""
+        embeds = self.embed(self._tensor(batch.token_ids))
+        if len(batch.mask_rows):
+            masks = self.mask_embeddings.index_select(0, self._tensor(batch.mask_slots))
+            embeds.index_copy_(0, self._tensor(batch.mask_rows), masks)
+        arguments: dict[str, Any] = {
+            "inputs_embeds": embeds[None],
+            "position_ids": self._tensor(batch.positions)[None],
+            "use_cache": False,
+            "logits_to_keep": self._tensor(batch.logit_rows),
+        }
+        if self.route is Route.MASK:
+            cache = MaskedStepCache(batch, self.storage, self.num_prompts)
+            arguments |= {"past_key_values": cache, "attention_mask": cache.mask}
+            arguments["use_cache"] = True
+            output = self.model(**arguments)
+        else:
+            step: AttentionStep = self.backend(batch, self.storage, self.num_prompts)
+            with attention_step(step):
+                output = self.model(**arguments)
+        assert self._hidden is not None
+        hidden, self._hidden = self._hidden, None
+        return ModelOutput(output.logits[0].float(), hidden)
+
+    @torch.inference_mode()
+    def project(self, hidden: Tensor) -> Tensor:
+        """Output projection of mask rows, float32 `[rows, vocab]`.
+
+        Families that cap or scale their logits do it monotonically: the ranking is the same.
+        """
+        return self.head(hidden).float()
+
+    def _keep_hidden(self, _: nn.Module, __: Any, output: Any) -> None:
+        self._hidden = output[0][0]
+
+    def _tensor(self, array: Any) -> Tensor:
+        return torch.from_numpy(array).to(self.device)

@@ -1,0 +1,43 @@
+"""Seconds a forward takes by its number of rows, measured at start-up on this machine."""
+
+from __future__ import annotations
+
+import time
+from bisect import bisect_left
+from collections.abc import Callable
+from dataclasses import dataclass
+
+ROWS = (1, 4, 8, 12, 16, 24, 32, 48, 64, 128, 256)
+REPEATS = 5
+
+
+@dataclass(frozen=True, slots=True)
+class StepCostModel:
+    """rows, seconds: a measured curve; between its points cost is linear, beyond it too."""
+
+    rows: tuple[int, ...]
+    seconds: tuple[float, ...]
+
+    def __call__(self, rows: int) -> float:
+        """Seconds of a forward of so many rows."""
+        right = min(max(bisect_left(self.rows, rows), 1), len(self.rows) - 1)
+        x0, x1 = self.rows[right - 1], self.rows[right]
+        y0, y1 = self.seconds[right - 1], self.seconds[right]
+        return y0 + (y1 - y0) * (rows - x0) / (x1 - x0)
+
+
+def measure(forward: Callable[[int], None], max_rows: int) -> StepCostModel:
+    """Time `forward(rows)`, best of several, made monotone: more rows never cost less."""
+    sizes = [r for r in ROWS if r <= max(max_rows, 4)]
+    seconds: list[float] = []
+    for rows in sizes:
+        forward(rows)
+        best = min(_timed(forward, rows) for _ in range(REPEATS))
+        seconds.append(max([best, *seconds[-1:]]))
+    return StepCostModel(tuple(sizes), tuple(seconds))
+
+
+def _timed(forward: Callable[[int], None], rows: int) -> float:
+    start = time.perf_counter()
+    forward(rows)
+    return time.perf_counter() - start

@@ -1,0 +1,95 @@
+"""The best static tree of at most N rows for an adapter's measured hit rates.
+
+Nodes and mask groups are chosen together. A trimmed group is paid for one step later: if its
+node is the last accepted one, the next tree is only as deep as the group was long. That makes
+the group length just used a Markov chain (PPD, arXiv 2405.18628, sec. 4.2 treats it so); a tree
+is worth its stationary expectation. Trees grow greedily by the best gain a row.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+
+from engine.speculation.tree import TreeTopology
+
+Hits = Sequence[Sequence[float]]
+
+
+def expected_length(topology: TreeTopology, hits: Hits) -> float:
+    """Tokens a forward emits on average, the bonus token included.
+
+    hits[d][r]: probability that the rank-r candidate of mask d is the next token, given that
+    the tokens before it were drafted right.
+    """
+    masks = len(hits)
+    reached = _path_probabilities(topology, hits)
+    emitted, moves = [], []
+    for depth in range(masks + 1):
+        alive = [i for i, d in enumerate(topology.depths) if d <= depth]
+        emitted.append(sum(reached[i] for i in alive))
+        move = [0.0] * (masks + 1)
+        for i in alive:
+            children = sum(reached[j] for j in alive if topology.parents[j] == i)
+            move[topology.masks[i]] += max(0.0, reached[i] - children)
+        moves.append(move)
+    share = [0.0] * masks + [1.0]
+    for _ in range(30):
+        share = [
+            sum(share[depth] * moves[depth][to] for depth in range(masks + 1))
+            for to in range(masks + 1)
+        ]
+    return sum(s * e for s, e in zip(share, emitted, strict=True))
+
+
+def fit_tree(hits: Hits, max_rows: int) -> TreeTopology:
+    """The tree of at most `max_rows` rows with the greatest expected length found.
+
+    With fewer rows than a root and one mask, that is the bare root: plain decoding.
+    """
+    masks = len(hits)
+    best = TreeTopology.root(min(masks, max_rows - 1))
+    best_length = expected_length(best, hits)
+    while True:
+        gains = []
+        for grown in _neighbours(best, hits):
+            rows = grown.num_rows - best.num_rows
+            if grown.num_rows <= max_rows:
+                length = expected_length(grown, hits)
+                gains.append(((length - best_length) / rows, length, grown))
+        if not gains:
+            return best
+        gain, length, grown = max(gains, key=lambda g: g[0])
+        if gain <= 1e-6:
+            return best
+        best, best_length = grown, length
+
+
+def _neighbours(topology: TreeTopology, hits: Hits) -> Iterator[TreeTopology]:
+    """Trees with one more node (its group of any length), or with one longer group."""
+    masks = len(hits)
+    for node, size in enumerate(topology.masks):
+        for longer in range(size + 1, masks + 1):
+            groups = (*topology.masks[:node], longer, *topology.masks[node + 1 :])
+            yield replace(topology, masks=groups)
+    for parent, depth in enumerate(topology.depths):
+        if depth == masks:
+            continue
+        taken = [r for r, p in zip(topology.ranks, topology.parents, strict=True) if p == parent]
+        rank = len(taken)
+        if rank < len(hits[depth]):
+            for size in range(masks + 1):
+                yield TreeTopology(
+                    (*topology.parents, parent),
+                    (*topology.ranks, rank),
+                    (*topology.masks, size),
+                )
+
+
+def _path_probabilities(topology: TreeTopology, hits: Hits) -> list[float]:
+    reached: list[float] = []
+    for parent, rank, depth in zip(
+        topology.parents, topology.ranks, topology.depths, strict=True
+    ):
+        reached.append(reached[parent] * hits[depth - 1][rank] if parent >= 0 else 1.0)
+    return reached

@@ -1,0 +1,145 @@
+"""Draft trees: their shape before a step (`TreeTopology`) and filled with tokens (`DraftTree`).
+
+Node 0 is the root: the last emitted token, whose KV is not stored yet. A node at depth d > 0
+carries a candidate of mask d - 1, chosen by rank; each node may have a mask group behind it,
+and the group of the last accepted node drafts the next step (BiTA sec. 3.2).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+
+@dataclass(frozen=True)
+class Candidates:
+    """What one mask group proposes: `tokens[d][r]` is the rank-r token at depth d + 1.
+
+    probabilities: the masks' own, of the same shape, uncalibrated.
+    """
+
+    tokens: list[list[int]]
+    probabilities: list[list[float]]
+
+
+@dataclass(frozen=True)
+class TreeTopology:
+    """The shape of a draft tree. Entry i of each list belongs to node i; node 0 is the root.
+
+    parents: -1 for the root; a parent comes before its children.
+    ranks: which candidate of its depth a node takes, 0 the likeliest; 0 for the root.
+    masks: size of the mask group behind the node.
+    """
+
+    parents: tuple[int, ...]
+    ranks: tuple[int, ...]
+    masks: tuple[int, ...]
+
+    @classmethod
+    def comb(cls, width: int, masks: int) -> TreeTopology:
+        """The paper's tree: depth d keeps `width - d + 1` candidates, only the best is extended.
+
+        Every node has its own full mask group; comb(5, 3) is 13 nodes and 39 masks.
+        """
+        parents, ranks, best = [-1], [0], 0
+        for depth in range(1, masks + 1):
+            first = len(parents)
+            for rank in range(width - depth + 1):
+                parents.append(best)
+                ranks.append(rank)
+            best = first
+        return cls(tuple(parents), tuple(ranks), (masks,) * len(parents))
+
+    @classmethod
+    def chain(cls, masks: int) -> TreeTopology:
+        """One candidate a depth, each with a full mask group."""
+        nodes = masks + 1
+        return cls(tuple(range(-1, masks)), (0,) * nodes, (masks,) * nodes)
+
+    @classmethod
+    def root(cls, masks: int) -> TreeTopology:
+        """No drafts to verify: the root and the masks that draft the next step."""
+        return cls((-1,), (0,), (masks,))
+
+    @cached_property
+    def depths(self) -> tuple[int, ...]:
+        """Depth of each node; the root's is 0."""
+        depths: list[int] = []
+        for parent in self.parents:
+            depths.append(depths[parent] + 1 if parent >= 0 else 0)
+        return tuple(depths)
+
+    @property
+    def num_rows(self) -> int:
+        """Rows the tree adds to a forward, the root included."""
+        return len(self.parents) + sum(self.masks)
+
+    @cached_property
+    def num_ranks(self) -> int:
+        """Candidates a depth that the tree can use."""
+        return max(self.ranks) + 1
+
+    def pruned(self, depth: int) -> TreeTopology:
+        """The tree without nodes deeper than `depth`."""
+        if depth >= max(self.depths):
+            return self
+        kept = [i for i, d in enumerate(self.depths) if d <= depth]
+        new = {old: i for i, old in enumerate(kept)}
+        return TreeTopology(
+            tuple(new.get(self.parents[i], -1) for i in kept),
+            tuple(self.ranks[i] for i in kept),
+            tuple(self.masks[i] for i in kept),
+        )
+
+    def fill(self, root: int, candidates: Candidates | None) -> DraftTree:
+        """The tree with tokens; depths and ranks nothing was drafted for are left out."""
+        if candidates is None:
+            return DraftTree((root,), self.pruned(0))
+        topology = self.pruned(len(candidates.tokens))
+        token_ids = [root]
+        for depth, rank in zip(topology.depths[1:], topology.ranks[1:], strict=True):
+            token_ids.append(candidates.tokens[depth - 1][rank])
+        return DraftTree(tuple(token_ids), topology)
+
+    def fill_with(self, token: int) -> DraftTree:
+        """The whole tree with one token everywhere: a load to time, not drafts to verify."""
+        return DraftTree((token,) * len(self.parents), self)
+
+
+@dataclass(frozen=True)
+class DraftTree:
+    """A topology and the token of every node."""
+
+    token_ids: tuple[int, ...]
+    topology: TreeTopology
+
+    @property
+    def num_drafts(self) -> int:
+        """Draft tokens to verify."""
+        return len(self.token_ids) - 1
+
+    def path(self, node: int) -> list[int]:
+        """Nodes from below the root down to `node`, which is last; empty for the root."""
+        path = []
+        while node > 0:
+            path.append(node)
+            node = self.topology.parents[node]
+        return path[::-1]
+
+    def child(self, node: int, token_id: int) -> int | None:
+        """The child of `node` that carries `token_id`."""
+        for i in range(node + 1, len(self.token_ids)):
+            if self.topology.parents[i] == node and self.token_ids[i] == token_id:
+                return i
+        return None
+
+    def check_integrity(self) -> None:
+        """Parents come first and siblings differ, else verification would be ambiguous."""
+        seen = set()
+        for i, (parent, token) in enumerate(
+            zip(self.topology.parents, self.token_ids, strict=True)
+        ):
+            assert parent < i, f"node {i} comes before its parent {parent}"
+            assert (parent, token) not in seen, f"node {i} repeats a sibling's token {token}"
+            seen.add((parent, token))
