@@ -7,9 +7,9 @@ import time
 from collections.abc import Mapping
 
 import torch
+from adapters.format import BitaAdapter
 from torch import Tensor
 
-from adapters.format import BitaAdapter
 from engine.batch import ForwardBatch, SegmentPlan
 from engine.cache.block_pool import BlockPool
 from engine.cache.storage import KVStorage
@@ -195,9 +195,7 @@ class Engine:
             if acceptance is not None:
                 rows += [segment.root, *(segment.root + node for node in acceptance.path)]
             table, past = item.sequence.block_table, segment.num_past
-            target += [
-                table[p // size] * size + p % size for p in range(past, past + len(rows))
-            ]
+            target += [table[p // size] * size + p % size for p in range(past, past + len(rows))]
             source += batch.scratch_slots[rows].tolist()
         self.runner.storage.commit(source, target)
 

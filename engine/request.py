@@ -128,7 +128,7 @@ class TokenLogprob:
 class SpecReceipt:
     """What speculation did for one request so far.
 
-    num_forwards: forwards that emitted at least one token.
+    num_forwards: decoding forwards; the one that ends the prompt is not among them.
     num_draft_tokens, num_accepted_tokens: drafted and accepted tree nodes.
     accepted_histogram: entry k counts the forwards that accepted k draft tokens.
     """
@@ -146,6 +146,13 @@ class SpecReceipt:
         missing = accepted + 1 - len(self.accepted_histogram)
         self.accepted_histogram.extend([0] * missing)
         self.accepted_histogram[accepted] += 1
+
+    def retract(self, accepted: int, surplus: int) -> None:
+        """Take `surplus` tokens back from a last forward that had accepted `accepted` drafts."""
+        if surplus and self.num_forwards:
+            self.num_accepted_tokens -= surplus
+            self.accepted_histogram[accepted] -= 1
+            self.accepted_histogram[accepted - surplus] += 1
 
     @property
     def mean_acceptance_length(self) -> float:

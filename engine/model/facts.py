@@ -8,7 +8,7 @@ from typing import Any
 from engine.errors import UnsupportedModel
 
 # Architectures whose layers carry a state from token to token: a tree would need one a branch.
-RECURRENT = "mamba rwkv linear_attention recurrent conv hybrid".split()
+RECURRENT = ("mamba", "rwkv", "linear_attention", "recurrent", "conv", "hybrid")
 
 
 @dataclass(frozen=True, slots=True)

@@ -54,8 +54,9 @@ class ModelRunner:
         )
         self.num_prompts = [0] * adapter_slots
         self._hidden: Tensor | None = None
-        # OPT's head calls the decoder inside its base model directly.
-        trunk = getattr(model.base_model, "decoder", model.base_model)
+        # Heads call their trunk by different names; Llama 4's says it is its own base model.
+        names = (model.get_decoder(), model.base_model, getattr(model, "model", None))
+        trunk = next(module for module in names if module not in (None, model))
         trunk.register_forward_hook(self._keep_hidden)
 
     def set_adapter(self, slot: int, prompt_kv: Tensor, mask_embeddings: Tensor) -> None:

@@ -100,7 +100,9 @@ def serves_exactly(tiny: Any, route: Route) -> bool:
     """Whether tree decoding of a random model by `route` gives `generate`'s greedy tokens."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        model = AutoModelForCausalLM.from_config(tiny, attn_implementation="eager").eval()
+        model = AutoModelForCausalLM.from_config(
+            tiny, attn_implementation="eager", dtype=torch.float32
+        ).eval()
         prompt = torch.randint(0, VOCAB, (1, PROMPT))
         _spread(model)
         facts = model_facts(tiny)

@@ -88,8 +88,6 @@ def _neighbours(topology: TreeTopology, hits: Hits) -> Iterator[TreeTopology]:
 
 def _path_probabilities(topology: TreeTopology, hits: Hits) -> list[float]:
     reached: list[float] = []
-    for parent, rank, depth in zip(
-        topology.parents, topology.ranks, topology.depths, strict=True
-    ):
+    for parent, rank, depth in zip(topology.parents, topology.ranks, topology.depths, strict=True):
         reached.append(reached[parent] * hits[depth - 1][rank] if parent >= 0 else 1.0)
     return reached

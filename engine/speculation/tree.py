@@ -7,7 +7,6 @@ and the group of the last accepted node drafts the next step (BiTA sec. 3.2).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 

@@ -1,0 +1,148 @@
+"""A BiTA adapter on disk: `adapter_model.safetensors` and `adapter_config.json`.
+
+Everything is checked against the base model before a tensor is read. Safetensors only.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from adapters.errors import AdapterFormatError, AdapterMismatch
+from adapters.profile import HitProfile
+
+WEIGHTS = "adapter_model.safetensors"
+CONFIG = "adapter_config.json"
+FORMAT = "bita-1"
+MAX_CONFIG_BYTES = 1 << 20
+MAX_PROMPTS = 1024
+MAX_MASKS = 16
+DTYPES = ("F32", "F16", "BF16")
+
+
+@dataclass(frozen=True, slots=True)
+class BaseShape:
+    """What must agree between an adapter and its base model."""
+
+    model_type: str
+    hidden_size: int
+    num_layers: int
+    num_kv_heads: int
+    head_dim: int
+    vocab_size: int
+
+
+@dataclass(frozen=True)
+class AdapterConfig(BaseShape):
+    """Identity of the base, sizes, and what was measured.
+
+    num_prompts, num_masks: prompt K/V pairs a layer and mask embeddings.
+    profile: measured hit rates. tuning: recipe and results, for people.
+    """
+
+    num_prompts: int
+    num_masks: int
+    profile: HitProfile
+    tuning: dict[str, Any] = field(default_factory=dict)
+
+    def check_base(self, base: BaseShape) -> None:
+        """Raises AdapterMismatch where the base model is another one."""
+        for f in fields(BaseShape):
+            mine, theirs = getattr(self, f.name), getattr(base, f.name)
+            if mine != theirs:
+                raise AdapterMismatch(f"{f.name}: adapter has {mine!r}, the model has {theirs!r}")
+
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """Tensor names and shapes the weights file must hold, no more and no less."""
+        prompts = (self.num_layers, 2, self.num_kv_heads, self.num_prompts, self.head_dim)
+        return {"prompt_kv": prompts, "mask_embeddings": (self.num_masks, self.hidden_size)}
+
+
+@dataclass(frozen=True)
+class BitaAdapter:
+    """prompt_kv: float32 `[layers, 2, kv_heads, prompts, head_dim]`, keys un-rotated.
+
+    mask_embeddings: float32 `[masks, hidden]`, in the space of the model's `inputs_embeds`.
+    """
+
+    config: AdapterConfig
+    prompt_kv: Tensor
+    mask_embeddings: Tensor
+
+    def save(self, folder: str | Path) -> None:
+        """Write both files."""
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        tensors = {"prompt_kv": self.prompt_kv, "mask_embeddings": self.mask_embeddings}
+        save_file({k: v.detach().float().contiguous() for k, v in tensors.items()}, folder / WEIGHTS)
+        record = {"format": FORMAT, **asdict(self.config)}
+        (folder / CONFIG).write_text(json.dumps(record, indent=2) + "\n")
+
+    @classmethod
+    def load(cls, folder: str | Path, base: BaseShape | None = None) -> BitaAdapter:
+        """Read an adapter; with `base`, only if it belongs to it.
+
+        Raises AdapterFormatError or AdapterMismatch, before any tensor is allocated unless its
+        values are not finite.
+        """
+        folder = Path(folder)
+        config = _read_config(folder / CONFIG)
+        if base is not None:
+            config.check_base(base)
+        tensors = _read_tensors(folder / WEIGHTS, config.shapes())
+        return cls(config, tensors["prompt_kv"], tensors["mask_embeddings"])
+
+
+def _read_config(file: Path) -> AdapterConfig:
+    if not file.is_file():
+        raise AdapterFormatError(f"{file} is missing: not a BiTA adapter folder")
+    if file.stat().st_size > MAX_CONFIG_BYTES:
+        raise AdapterFormatError(f"{file.name} is larger than {MAX_CONFIG_BYTES} bytes")
+    try:
+        data = json.loads(file.read_text())
+        if data.pop("format", None) != FORMAT:
+            raise AdapterFormatError(f"{file.name}: format must be {FORMAT!r}")
+        config = AdapterConfig(**{**data, "profile": HitProfile(**data["profile"])})
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise AdapterFormatError(f"{file.name}: {error}") from error
+    for name, most in (("num_prompts", MAX_PROMPTS), ("num_masks", MAX_MASKS)):
+        value = getattr(config, name)
+        if not isinstance(value, int) or not 1 <= value <= most:
+            raise AdapterFormatError(f"{file.name}: {name} must be 1 to {most}, not {value!r}")
+    if len(config.profile.rates) != config.num_masks:
+        raise AdapterFormatError(f"{file.name}: the hit profile needs {config.num_masks} depths")
+    return config
+
+
+def _read_tensors(file: Path, shapes: dict[str, tuple[int, ...]]) -> dict[str, Tensor]:
+    if not file.is_file():
+        raise AdapterFormatError(f"{file} is missing")
+    try:
+        with safe_open(file, framework="pt") as weights:
+            names = set(weights.keys())
+            if names != set(shapes):
+                raise AdapterFormatError(
+                    f"{file.name} holds {sorted(names)}, expected {sorted(shapes)}"
+                )
+            for name, expected in shapes.items():
+                part = weights.get_slice(name)
+                if tuple(part.get_shape()) != expected:
+                    raise AdapterFormatError(
+                        f"{name}: shape {tuple(part.get_shape())}, expected {expected}"
+                    )
+                if part.get_dtype() not in DTYPES:
+                    raise AdapterFormatError(f"{name}: dtype {part.get_dtype()} is not a float")
+            tensors = {name: weights.get_tensor(name).float() for name in shapes}
+    except SafetensorError as error:
+        raise AdapterFormatError(f"{file.name}: {error}") from error
+    for name, tensor in tensors.items():
+        if not torch.isfinite(tensor).all():
+            raise AdapterFormatError(f"{name} has values that are not finite")
+    return tensors

@@ -1,0 +1,165 @@
+"""What crosses between the server's process and the engine's: length-prefixed msgpack.
+
+Every message is a dataclass of plain data; never pickle, so that a peer can only say what is
+listed here. The first message of either side carries `VERSION`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Any
+
+import msgpack
+
+from engine import errors
+from engine.config import EngineConfig, ModelInfo
+from engine.request import (
+    FinishReason,
+    Request,
+    RequestOutput,
+    SamplingParams,
+    SpecReceipt,
+    TokenLogprob,
+)
+from engine.stats import EngineStats, SpecDecodingStats
+
+VERSION = 1
+HEADER_BYTES = 4
+MAX_BYTES = 1 << 28
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """Load this and serve. Raises nothing here: the answer is Ready or Failed."""
+
+    config: EngineConfig
+    version: int = VERSION
+
+
+@dataclass(frozen=True, slots=True)
+class Add:
+    """Serve a request."""
+
+    request: Request
+
+
+@dataclass(frozen=True, slots=True)
+class Abort:
+    """Drop a request."""
+
+    request_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Ready:
+    """The engine is loaded."""
+
+    info: ModelInfo
+    version: int = VERSION
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """The engine could not load; `kind` is the error's class name."""
+
+    kind: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """A request was not taken."""
+
+    request_id: str
+    kind: str
+    message: str
+    field: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Outputs:
+    """New tokens of a step, and the heartbeat: sent without outputs while idle."""
+
+    outputs: list[RequestOutput]
+    stats: EngineStats
+
+
+Message = Start | Add | Abort | Ready | Failed | Refused | Outputs
+KINDS: dict[str, Any] = {
+    kind.__name__: kind for kind in (Start, Add, Abort, Ready, Failed, Refused, Outputs)
+}
+
+
+def encode(message: Message) -> bytes:
+    """A message as bytes, its length in front."""
+    body = msgpack.packb([type(message).__name__, _fields(message)], default=_fields)
+    return len(body).to_bytes(HEADER_BYTES, "big") + body
+
+
+def decode(body: bytes) -> Message:
+    """A message from its bytes, the length taken off. Raises EngineDead on anything unknown."""
+    kind, data = msgpack.unpackb(body, strict_map_key=False)
+    if kind not in KINDS:
+        raise errors.EngineDead(f"unknown message {kind!r} from the other process")
+    build = _BUILDERS.get(kind)
+    return KINDS[kind](**(build(data) if build else data))
+
+
+def length(header: bytes) -> int:
+    """Bytes that follow a header. Raises EngineDead where no message is that long."""
+    size = int.from_bytes(header, "big")
+    if size > MAX_BYTES:
+        raise errors.EngineDead(f"a message of {size} bytes: the other process is broken")
+    return size
+
+
+def raised(kind: str, message: str, field: str | None = None) -> errors.EngineError:
+    """The error another process told of."""
+    error = getattr(errors, kind, errors.EngineError)
+    if issubclass(error, errors.RequestError):
+        return error(message, field)
+    return error(message)
+
+
+def _fields(value: Any) -> Any:
+    return {f.name: getattr(value, f.name) for f in dataclasses.fields(value)}
+
+
+def _request(data: dict[str, Any]) -> Request:
+    sampling = data["sampling"]
+    for name in ("stop", "stop_token_ids"):
+        sampling[name] = tuple(sampling[name])
+    return Request(**{**data, "sampling": SamplingParams(**sampling)})
+
+
+def _output(data: dict[str, Any]) -> RequestOutput:
+    if data["logprobs"] is not None:
+        data["logprobs"] = [
+            TokenLogprob(p["token_id"], p["logprob"], [(t, lp) for t, lp in p["top"]])
+            for p in data["logprobs"]
+        ]
+    if data["finish_reason"] is not None:
+        data["finish_reason"] = FinishReason(data["finish_reason"])
+    return RequestOutput(**{**data, "speculation": SpecReceipt(**data["speculation"])})
+
+
+def _stats(data: dict[str, Any]) -> EngineStats:
+    return EngineStats(**{**data, "speculation": SpecDecodingStats(**data["speculation"])})
+
+
+def _info(data: dict[str, Any]) -> ModelInfo:
+    for name in ("eos_token_ids", "adapters"):
+        data[name] = tuple(data[name])
+    return ModelInfo(**data)
+
+
+_BUILDERS = {
+    "Start": lambda d: {**d, "config": EngineConfig(**d["config"])},
+    "Add": lambda d: {"request": _request(d["request"])},
+    "Ready": lambda d: {**d, "info": _info(d["info"])},
+    "Outputs": lambda d: {
+        "outputs": [_output(o) for o in d["outputs"]],
+        "stats": _stats(d["stats"]),
+    },
+}

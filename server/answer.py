@@ -1,0 +1,63 @@
+"""A reply to its client: whole or as a stream, and not at all once nobody waits for it."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+from typing import Any, Protocol
+
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+
+from server.context import record_of
+from server.generation import IndexedOutputs
+from server.logging import RequestRecord
+from server.sse import ClientDisconnected, Event, EventStream, until_disconnect
+
+CLIENT_CLOSED_REQUEST = 499
+"""nginx's status for a client that went away; only the log sees it."""
+
+
+class Reply(Protocol):
+    """Outputs, worded for one endpoint."""
+
+    async def collect(self, outputs: IndexedOutputs) -> dict[str, Any]:
+        """The whole response."""
+        ...
+
+    def events(self, outputs: IndexedOutputs) -> AsyncGenerator[Event, None]:
+        """Its chunks; ends `outputs` when closed."""
+        ...
+
+
+async def answer(request: Request, reply: Reply, outputs: IndexedOutputs, stream: bool) -> Response:
+    """The response; a client that leaves ends the generation at once.
+
+    A stream begins with the first event, so that errors before it have their own status.
+    """
+    record = record_of(request)
+    record.stream = stream
+    try:
+        if not stream:
+            return JSONResponse(await until_disconnect(request.receive, reply.collect(outputs)))
+        events = _noting_abort(reply.events(outputs), record)
+        first = await until_disconnect(request.receive, anext(events))
+        return EventStream(first, events)
+    except ClientDisconnected:
+        record.client_aborted = True
+        return Response(status_code=CLIENT_CLOSED_REQUEST)
+
+
+async def _noting_abort(
+    events: AsyncGenerator[Event, None], record: RequestRecord
+) -> AsyncGenerator[Event, None]:
+    ended = False
+    try:
+        async for event in events:
+            yield event
+        ended = True
+    except Exception:
+        ended = True
+        raise
+    finally:
+        record.client_aborted = not ended
+        await events.aclose()

@@ -1,0 +1,42 @@
+"""The application: middleware, routes, and the engine's life around them."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from importlib.metadata import version
+
+from fastapi import FastAPI
+
+from server import errors
+from server.auth import AuthMiddleware
+from server.client import Client
+from server.config import ServerConfig
+from server.context import ContextMiddleware
+from server.limits import BodyLimitMiddleware, InFlightMiddleware
+from server.routes import chat, completions, models, operations
+from server.serving import Serving
+
+
+def create_app(config: ServerConfig, client: Client) -> FastAPI:
+    """An application that starts `client` when it starts and stops it when it ends."""
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        await client.start()
+        try:
+            yield
+        finally:
+            await client.stop()
+
+    app = FastAPI(title="BiTA Serve", version=version("bita-serve"), lifespan=lifespan)
+    app.state.serving = Serving.of(config, client)
+    errors.install(app)
+    # The last one added is the first a request meets.
+    app.add_middleware(InFlightMiddleware, max_requests=config.max_concurrent_requests)
+    app.add_middleware(BodyLimitMiddleware, max_bytes=config.max_body_bytes)
+    app.add_middleware(AuthMiddleware, keys=config.api_keys)
+    app.add_middleware(ContextMiddleware)
+    for routes in (chat, completions, models, operations):
+        app.include_router(routes.router)
+    return app

@@ -1,0 +1,138 @@
+"""Messages to text, by the model's own Jinja template.
+
+The template comes from the model's folder and is run in a sandbox: it may come from anywhere.
+Its environment is that of transformers' `apply_chat_template`, so that the text is the same.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import Any, NoReturn
+
+import jinja2
+from jinja2.ext import loopcontrols
+from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+from server.errors import invalid
+
+SPECIAL_TOKENS = ("bos_token", "eos_token", "unk_token", "pad_token")
+
+
+class ChatTemplate:
+    """A model's template and the special tokens it may name."""
+
+    def __init__(self, source: str, special_tokens: Mapping[str, str] | None = None) -> None:
+        self._special_tokens = dict(special_tokens or {})
+        self._template = _environment().from_string(source)
+
+    @classmethod
+    def load(cls, folder: Path) -> ChatTemplate | None:
+        """The template of the model in `folder`; None where it has none."""
+        config = _read_json(folder / "tokenizer_config.json")
+        file = folder / "chat_template.jinja"
+        source = file.read_text("utf-8") if file.is_file() else _named(config.get("chat_template"))
+        if source is None:
+            return None
+        tokens = {name: config[name] for name in SPECIAL_TOKENS if config.get(name) is not None}
+        return cls(source, {name: _token_text(token) for name, token in tokens.items()})
+
+    def render(
+        self,
+        messages: Sequence[Mapping[str, Any]],
+        tools: Sequence[Mapping[str, Any]] | None = None,
+    ) -> str:
+        """The prompt of a conversation, up to where the assistant's answer begins.
+
+        Raises the 400 of the messages the template refuses.
+        """
+        try:
+            return self._template.render(
+                messages=[_prepared(message) for message in messages],
+                tools=list(tools) if tools else None,
+                add_generation_prompt=True,
+                **self._special_tokens,
+            )
+        except (jinja2.TemplateError, TypeError, ValueError, RecursionError) as error:
+            raise invalid(
+                f"The model's chat template refused these messages: {error}", "messages"
+            ) from error
+
+
+def _environment() -> ImmutableSandboxedEnvironment:
+    environment = ImmutableSandboxedEnvironment(
+        trim_blocks=True, lstrip_blocks=True, extensions=[loopcontrols]
+    )
+    environment.filters["tojson"] = _tojson
+    environment.globals["raise_exception"] = _raise_exception
+    environment.globals["strftime_now"] = _strftime_now
+    return environment
+
+
+def _tojson(
+    value: Any,
+    ensure_ascii: bool = False,
+    indent: int | None = None,
+    separators: tuple[str, str] | None = None,
+    sort_keys: bool = False,
+) -> str:
+    """JSON as it is: Jinja's own filter escapes for HTML, which models were not trained on."""
+    return json.dumps(
+        value,
+        ensure_ascii=ensure_ascii,
+        indent=indent,
+        separators=separators,
+        sort_keys=sort_keys,
+    )
+
+
+def _raise_exception(message: str) -> NoReturn:
+    raise jinja2.TemplateError(message)
+
+
+def _strftime_now(pattern: str) -> str:
+    return datetime.now().strftime(pattern)
+
+
+def _prepared(message: Mapping[str, Any]) -> dict[str, Any]:
+    """A message as templates expect it.
+
+    Text parts are joined by newlines, as vLLM does for templates of plain strings; `developer` is
+    the newer name of `system`; arguments of tool calls become objects where they parse.
+    """
+    prepared = dict(message)
+    if prepared["role"] == "developer":
+        prepared["role"] = "system"
+    if isinstance(prepared.get("content"), list):
+        prepared["content"] = "\n".join(part["text"] for part in prepared["content"])
+    if calls := prepared.get("tool_calls"):
+        prepared["tool_calls"] = [
+            {**call, "function": _with_object(call["function"])} for call in calls
+        ]
+    return prepared
+
+
+def _with_object(function: Mapping[str, Any]) -> dict[str, Any]:
+    try:
+        return {**function, "arguments": json.loads(function["arguments"])}
+    except ValueError:
+        return dict(function)
+
+
+def _read_json(file: Path) -> dict[str, Any]:
+    content: dict[str, Any] = json.loads(file.read_text("utf-8")) if file.is_file() else {}
+    return content
+
+
+def _named(templates: str | list[dict[str, str]] | None) -> str | None:
+    """The default one where a tokenizer's configuration holds several by name."""
+    if not isinstance(templates, list):
+        return templates
+    by_name = {entry["name"]: entry["template"] for entry in templates}
+    return by_name.get("default")
+
+
+def _token_text(token: str | dict[str, Any]) -> str:
+    return token if isinstance(token, str) else str(token["content"])

@@ -1,0 +1,45 @@
+"""What the server asks of an engine: `engine.client.EngineClient`, or the tests' stub."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import Protocol
+
+from tokenizers import Tokenizer
+
+from engine.config import ModelInfo
+from engine.request import Request, RequestOutput
+from engine.stats import EngineStats
+
+
+class Client(Protocol):
+    """An engine as the server sees it.
+
+    info, tokenizer: there after `start`. stats: the latest counters.
+    is_ready: whether new requests are served. heartbeat_age: seconds since its last sign of life.
+    """
+
+    info: ModelInfo
+    tokenizer: Tokenizer
+    stats: EngineStats
+    is_ready: bool
+
+    @property
+    def heartbeat_age(self) -> float:
+        """Seconds since the engine's last sign of life."""
+        ...
+
+    async def start(self) -> None:
+        """Start the engine and wait until it is ready; raises EngineError where it cannot be."""
+        ...
+
+    async def stop(self) -> None:
+        """End the engine; running requests get EngineDead."""
+        ...
+
+    def generate(self, request: Request) -> AsyncIterator[RequestOutput]:
+        """An async generator of a request's outputs; closing it early aborts the request.
+
+        Raises RequestError, EngineOverloaded or EngineDead while it is iterated.
+        """
+        ...

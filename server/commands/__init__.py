@@ -1,0 +1,1 @@
+"""The commands of `bita`, a module each."""

@@ -1,0 +1,270 @@
+"""bita serve: the server, from the command line to a drained exit."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import ipaddress
+import re
+import signal
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, NoReturn
+
+from server.commands.base import option, repeatable
+
+if TYPE_CHECKING:
+    from server.config import ServerConfig
+
+NAME = "serve"
+HELP = "Serve a model over OpenAI's HTTP API."
+EXAMPLE = """examples:
+  bita serve
+      the embedded model, at http://127.0.0.1:8000/v1
+  bita serve --model ./Qwen2.5-0.5B-Instruct --adapter fast=./my-adapter --api-key secret
+      a model of your own, with a BiTA adapter tuned for it, for holders of the key
+
+then, in another terminal:
+  bita chat
+"""
+
+_UNITS = {"": 1, "B": 1, "KIB": 1024, "MIB": 1024**2, "GIB": 1024**3, "TIB": 1024**4}
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options of `bita serve`."""
+    what = parser.add_argument_group("what to serve")
+    option(
+        what,
+        "--model",
+        default=None,
+        metavar="DIR",
+        help="Folder of a Hugging Face model (default: the small model that comes with BiTA).",
+    )
+    repeatable(
+        what,
+        "--adapter",
+        metavar="NAME=DIR",
+        help="A BiTA adapter, which makes the model faster and changes nothing it says; "
+        "requests choose one by NAME, the first is the default.",
+    )
+    repeatable(
+        what,
+        "--served-model-name",
+        metavar="NAME",
+        help="A name clients may call the model by (default: its folder's name).",
+    )
+    where = parser.add_argument_group("where, and for whom")
+    option(where, "--host", default="127.0.0.1", help="Address to listen on (%(default)s).")
+    option(where, "--port", default=8000, type=int, help="Port (default: %(default)s).")
+    repeatable(
+        where, "--api-key", metavar="KEY", help="A key clients must send (default: none needed)."
+    )
+    _add_engine_arguments(parser)
+    _add_limits(parser)
+
+
+def _add_engine_arguments(parser: argparse.ArgumentParser) -> None:
+    engine = parser.add_argument_group("how the model runs")
+    option(engine, "--device", default="auto", help="auto, cpu, cuda or cuda:N (default: auto).")
+    option(
+        engine,
+        "--dtype",
+        default="auto",
+        choices=("auto", "float32", "bfloat16", "float16"),
+        help="Number format of the model (default: auto, the fastest here).",
+    )
+    option(
+        engine,
+        "--tree",
+        default="auto",
+        metavar="SHAPE",
+        help="Shape of the draft: auto, comb, chain or fitted:ROWS (default: auto).",
+    )
+    option(
+        engine,
+        "--max-model-len",
+        default=0,
+        type=int,
+        metavar="TOKENS",
+        help="Longest prompt and answer together (default: 0, the model's own).",
+    )
+    option(
+        engine,
+        "--max-num-seqs",
+        default=64,
+        type=int,
+        metavar="N",
+        help="Most requests computed together (default: %(default)s).",
+    )
+    option(
+        engine,
+        "--max-num-batched-tokens",
+        default=2048,
+        type=int,
+        metavar="N",
+        help="Most tokens in one step (default: %(default)s).",
+    )
+    option(
+        engine,
+        "--kv-cache-memory",
+        default="0",
+        type=byte_count,
+        metavar="SIZE",
+        help="Memory of the KV cache, such as 512MiB or 4GiB (default: 0, what suits the device).",
+    )
+    engine.add_argument(
+        "--no-prefix-caching",
+        action="store_true",
+        help="Compute equal beginnings of prompts anew for every request.",
+    )
+    option(
+        engine,
+        "--threads",
+        default=0,
+        type=int,
+        metavar="N",
+        help="CPU threads of the model (default: 0, PyTorch's choice).",
+    )
+
+
+def _add_limits(parser: argparse.ArgumentParser) -> None:
+    limits = parser.add_argument_group("limits")
+    option(
+        limits,
+        "--max-concurrent-requests",
+        default=256,
+        type=int,
+        metavar="N",
+        help="Requests served at once; further ones are told to retry (default: %(default)s).",
+    )
+    option(
+        limits,
+        "--max-body-size",
+        default="4MiB",
+        type=byte_count,
+        metavar="SIZE",
+        help="Largest request body (default: %(default)s).",
+    )
+    option(
+        limits,
+        "--drain-seconds",
+        default=30,
+        type=int,
+        metavar="S",
+        help="Time running requests get to end in when the server is stopped "
+        "(default: %(default)s).",
+    )
+
+
+def run(options: argparse.Namespace) -> int:
+    """Serve until SIGTERM or Ctrl-C, then let running requests end."""
+    from engine.errors import EngineError
+    from server import logging
+
+    try:
+        config = config_of(options)
+        logging.configure()
+        if not config.api_keys and not _loopback(config.host):
+            print(f"bita: {config.host} is open to all: consider --api-key", file=sys.stderr)
+        # uvicorn raises the signal again once it has drained; by then all is done.
+        signal.signal(signal.SIGTERM, _exit)
+        asyncio.run(_serve(config))
+    except EngineError as error:
+        print(f"bita: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 0
+    return 0
+
+
+def config_of(options: argparse.Namespace) -> ServerConfig:
+    """What the options say; raises EngineError for what they may not."""
+    from engine.config import EngineConfig
+    from server.config import ServerConfig
+
+    model, adapters = _model_and_adapters(options)
+    engine = EngineConfig(
+        model=str(model),
+        adapters=adapters,
+        device=options.device,
+        dtype=options.dtype,
+        tree=options.tree,
+        kv_cache_memory=options.kv_cache_memory,
+        max_num_seqs=options.max_num_seqs,
+        max_num_batched_tokens=options.max_num_batched_tokens,
+        max_model_len=options.max_model_len,
+        prefix_caching=not options.no_prefix_caching,
+        num_threads=options.threads,
+    )
+    return ServerConfig(
+        engine=engine,
+        host=options.host,
+        port=options.port,
+        api_keys=tuple(options.api_key),
+        served_model_names=tuple(options.served_model_name),
+        max_body_bytes=options.max_body_size,
+        max_concurrent_requests=options.max_concurrent_requests,
+        drain_seconds=options.drain_seconds,
+    )
+
+
+def byte_count(text: str) -> int:
+    """Bytes of a size such as 512MiB, 4GiB or 1048576."""
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([A-Za-z]*)", text.strip())
+    if match is None or match[2].upper() not in _UNITS:
+        raise argparse.ArgumentTypeError(f"{text!r} is no size; write 512MiB or 4GiB")
+    return int(float(match[1]) * _UNITS[match[2].upper()])
+
+
+def _model_and_adapters(options: argparse.Namespace) -> tuple[Path, dict[str, str]]:
+    from engine.errors import EngineError
+
+    adapters: dict[str, str] = {}
+    for given in options.adapter:
+        name, separator, folder = given.partition("=")
+        if not separator or not re.fullmatch(r"[A-Za-z0-9._-]{1,64}", name) or not folder:
+            raise EngineError(f"--adapter takes NAME=DIR, not {given!r}")
+        adapters[name] = folder
+    if options.model is not None:
+        model = Path(options.model)
+        if not model.is_dir():
+            raise EngineError(f"--model: there is no folder {model}")
+        return model, adapters
+    from models import DEFAULT_ADAPTER, DEFAULT_MODEL
+
+    return DEFAULT_MODEL, adapters or {DEFAULT_ADAPTER.name: str(DEFAULT_ADAPTER)}
+
+
+async def _serve(config: ServerConfig) -> None:
+    import uvicorn
+
+    from engine.client import EngineClient
+    from server.app import create_app
+
+    app = create_app(config, EngineClient(config.engine))
+    server = uvicorn.Server(
+        uvicorn.Config(
+            app,
+            host=config.host,
+            port=config.port,
+            access_log=False,
+            log_config=None,
+            # Entered here instead: an engine that cannot start is our error, not uvicorn's.
+            lifespan="off",
+            timeout_graceful_shutdown=config.drain_seconds,
+        )
+    )
+    async with app.router.lifespan_context(app):
+        await server.serve()
+
+
+def _exit(*_: object) -> NoReturn:
+    raise SystemExit(0)
+
+
+def _loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"

@@ -1,0 +1,40 @@
+"""How the server is set up: one frozen dataclass, a unit in every field's line."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from engine.config import EngineConfig
+
+MIB = 1024**2
+
+
+@dataclass(frozen=True, slots=True)
+class ServerConfig:
+    """Everything the server is told.
+
+    engine: what the engine is told; its `model` is also where the chat template is read from.
+    host, port: where to listen; port 0 takes a free one.
+    api_keys: keys that may use the API; none leaves it open.
+    served_model_names: names the model answers to; none takes its folder's name.
+    max_body_bytes: bytes of a request's body.
+    max_concurrent_requests: requests served at once; further ones get 429.
+    drain_seconds: seconds that running requests get to end in after SIGTERM.
+    stall_seconds: seconds without a sign of life after which the engine counts as hung.
+    """
+
+    engine: EngineConfig
+    host: str = "127.0.0.1"
+    port: int = 8000
+    api_keys: tuple[str, ...] = ()
+    served_model_names: tuple[str, ...] = ()
+    max_body_bytes: int = 4 * MIB
+    max_concurrent_requests: int = 256
+    drain_seconds: int = 30
+    stall_seconds: float = 60.0
+
+    @property
+    def model_names(self) -> tuple[str, ...]:
+        """Names of the base model, the one it is reported under first."""
+        return self.served_model_names or (Path(self.engine.model).resolve().name,)

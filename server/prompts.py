@@ -1,0 +1,41 @@
+"""Prompts to token ids."""
+
+from __future__ import annotations
+
+import asyncio
+
+from tokenizers import Tokenizer
+
+from server.errors import invalid
+
+LONG_TEXT = 4096
+
+
+async def encode(tokenizer: Tokenizer, text: str, special_tokens: bool, param: str) -> list[int]:
+    """Token ids of `text`; a text of many characters is encoded off the event loop.
+
+    special_tokens: whether the tokenizer adds its own (a chat template has written them already).
+    Raises the 400, naming `param`, of a text that cannot be encoded or that is empty.
+    """
+
+    def run() -> list[int]:
+        return tokenizer.encode(text, add_special_tokens=special_tokens).ids
+
+    try:
+        token_ids = await asyncio.to_thread(run) if len(text) > LONG_TEXT else run()
+    except (UnicodeError, TypeError) as error:
+        # Half of a surrogate pair is a valid JSON string, and no text.
+        raise invalid(f"'{param}' is not valid Unicode text.", param) from error
+    if not token_ids:
+        raise invalid(f"'{param}' has no tokens.", param)
+    return token_ids
+
+
+def check_token_ids(token_ids: list[int], vocab_size: int, param: str) -> None:
+    """Raises the 400, naming `param`, of an id the model does not have."""
+    for token_id in token_ids:
+        if not 0 <= token_id < vocab_size:
+            raise invalid(
+                f"{token_id} in '{param}' is no token id: the model's are below {vocab_size}.",
+                param,
+            )

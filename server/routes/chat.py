@@ -1,0 +1,47 @@
+"""POST /v1/chat/completions"""
+
+from __future__ import annotations
+
+from fastapi import APIRouter, Request
+from starlette.responses import Response
+
+from server import generation, prompts
+from server.answer import answer
+from server.chat_reply import ChatReply
+from server.context import record_of
+from server.errors import invalid
+from server.schemas.chat import ChatCompletionRequest
+from server.serving import Serving, ServingDep
+
+router = APIRouter(tags=["chat"])
+
+
+@router.post("/v1/chat/completions")
+async def create_chat_completion(
+    body: ChatCompletionRequest, request: Request, serving: ServingDep
+) -> Response:
+    """Answer a conversation, whole or as a stream of server-sent events."""
+    serving.check_ready()
+    serving.adapter_for(body.model)
+    job = generation.plan(
+        serving,
+        body,
+        [await _prompt(body, serving)],
+        prefix="chatcmpl",
+        max_tokens=body.token_limit,
+        logprobs=body.num_logprobs,
+    )
+    tally = generation.Tally(job, record_of(request))
+    reply = ChatReply(body, job, tally, serving.token_texts)
+    return await answer(
+        request, reply, generation.run(serving, job, tally), stream=bool(body.stream)
+    )
+
+
+async def _prompt(body: ChatCompletionRequest, serving: Serving) -> list[int]:
+    if serving.template is None:
+        raise invalid("This model has no chat template.", "messages", "no_chat_template")
+    messages = [message.model_dump(exclude_none=True) for message in body.messages]
+    tools = [tool.model_dump(exclude_none=True) for tool in body.tools or []]
+    text = serving.template.render(messages, tools if body.uses_tools else None)
+    return await prompts.encode(serving.client.tokenizer, text, False, "messages")

@@ -1,0 +1,77 @@
+"""What the routes of one application share."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated
+
+from fastapi import Depends, Request
+
+from server.chat_template import ChatTemplate
+from server.client import Client
+from server.config import ServerConfig
+from server.errors import model_not_found, unavailable
+from server.logprobs import TokenTexts
+from server.metrics import Metrics
+from server.schemas.models import Model
+
+
+@dataclass(frozen=True, slots=True)
+class Serving:
+    """One application's parts. started: when it was made, seconds since the epoch."""
+
+    config: ServerConfig
+    client: Client
+    metrics: Metrics
+    template: ChatTemplate | None
+    started: int = field(default_factory=lambda: int(time.time()))
+
+    @classmethod
+    def of(cls, config: ServerConfig, client: Client) -> Serving:
+        """The parts that belong to `config` and `client`."""
+        metrics = Metrics(config.model_names[0], lambda: client.stats)
+        return cls(config, client, metrics, ChatTemplate.load(Path(config.engine.model)))
+
+    @property
+    def token_texts(self) -> TokenTexts:
+        """What the model's tokens read as."""
+        return TokenTexts(self.client.tokenizer)
+
+    def check_ready(self) -> None:
+        """Raises the 503 of a server whose engine is starting or has gone."""
+        if not self.client.is_ready:
+            raise unavailable("The engine is not ready.")
+
+    def adapter_for(self, model: str) -> str | None:
+        """The adapter a request's `model` selects; None is the engine's default.
+
+        Raises the 404 of a name that is neither the base model's nor an adapter's.
+        """
+        if model in self.config.model_names:
+            return None
+        if model in self.client.info.adapters:
+            return model
+        raise model_not_found(f"The model '{model}' does not exist.")
+
+    def models(self) -> list[Model]:
+        """Every name a request may use: the base model's, then the adapters'."""
+        root, length = self.config.model_names[0], self.client.info.max_model_len
+
+        def model(name: str, parent: str | None) -> Model:
+            return Model(
+                id=name, created=self.started, root=root, parent=parent, max_model_len=length
+            )
+
+        base = [model(name, None) for name in self.config.model_names]
+        return base + [model(name, root) for name in self.client.info.adapters]
+
+
+def _serving(request: Request) -> Serving:
+    serving = request.app.state.serving
+    assert isinstance(serving, Serving)
+    return serving
+
+
+ServingDep = Annotated[Serving, Depends(_serving)]

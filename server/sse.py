@@ -1,0 +1,91 @@
+"""Server-sent events, and noticing that nobody listens any more."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncGenerator, Coroutine
+from typing import Any, TypeVar
+
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+
+from server.errors import as_api_error
+
+T = TypeVar("T")
+
+Event = dict[str, Any]
+DONE = b"data: [DONE]\n\n"
+
+
+class ClientDisconnected(Exception):
+    """The client went away before its answer began."""
+
+
+def frame(event: Event) -> bytes:
+    """One event. ASCII only: some clients split lines at U+2028 and U+0085 as well."""
+    return b"data: " + json.dumps(event, separators=(",", ":"), allow_nan=False).encode() + b"\n\n"
+
+
+class EventStream(Response):
+    """`first`, then `rest`, then [DONE]; an error on the way becomes an event before it.
+
+    A client that goes away ends `rest` at once: it is cancelled where it waits, then closed.
+    """
+
+    media_type = "text/event-stream"
+
+    def __init__(self, first: Event, rest: AsyncGenerator[Event, None]) -> None:
+        self.status_code, self.background, self.body = 200, None, b""
+        self._first, self._rest = first, rest
+        headers = {"cache-control": "no-cache", "x-accel-buffering": "no"}
+        self.raw_headers = [(name.encode(), value.encode()) for name, value in headers.items()]
+        self.raw_headers.append((b"content-type", b"text/event-stream; charset=utf-8"))
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await until_disconnect(receive, self._send_all(send))
+        except (ClientDisconnected, OSError):
+            return
+        finally:
+            await self._rest.aclose()
+
+    async def _send_all(self, send: Send) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
+
+        async def body(data: bytes, more: bool = True) -> None:
+            await send({"type": "http.response.body", "body": data, "more_body": more})
+
+        await body(frame(self._first))
+        try:
+            async for event in self._rest:
+                await body(frame(event))
+        except OSError:
+            raise
+        except Exception as error:
+            await body(frame(as_api_error(error).envelope()))
+        await body(DONE, more=False)
+
+
+async def until_disconnect(receive: Receive, work: Coroutine[Any, Any, T]) -> T:
+    """The result of `work`, which is cancelled when the client goes away.
+
+    The request's body has been read: all that can still arrive is the disconnect.
+    Raises ClientDisconnected once the cancelled work has cleaned up after itself.
+    """
+    working = asyncio.ensure_future(work)
+    gone = asyncio.ensure_future(_disconnect(receive))
+    try:
+        await asyncio.wait((working, gone), return_when=asyncio.FIRST_COMPLETED)
+        if working.done():
+            return working.result()
+        raise ClientDisconnected
+    finally:
+        for task in (working, gone):
+            task.cancel()
+        await asyncio.gather(working, gone, return_exceptions=True)
+
+
+async def _disconnect(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass

@@ -1,0 +1,1 @@
+"""Finding tool calls in what a model writes."""

@@ -1,0 +1,138 @@
+"""An engine that says what it was told to say."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+
+from engine.config import EngineConfig, ModelInfo
+from engine.request import FinishReason, Request, RequestOutput, SpecReceipt, TokenLogprob
+from engine.stats import EngineStats
+from server.config import ServerConfig
+
+MODEL, ADAPTER = "stub-model", "quick"
+VOCAB_SIZE = 258
+
+TEMPLATE = (
+    "{%- for message in messages -%}"
+    "<{{ message.role }}>{{ message.content or '' }}"
+    "{%- for call in message.tool_calls or [] -%}{{ call.function | tojson }}{%- endfor -%}"
+    "{%- endfor -%}"
+    "{%- if tools -%}<tools>{{ tools | tojson }}{%- endif -%}"
+    "{%- if add_generation_prompt -%}<assistant>{%- endif -%}"
+)
+
+
+def byte_tokenizer() -> Tokenizer:
+    """One token a byte, and two special ones."""
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    tokenizer = Tokenizer(models.BPE({char: n for n, char in enumerate(alphabet)}, []))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    tokenizer.add_special_tokens(["<|end|>", "<|begin|>"])
+    return tokenizer
+
+
+@dataclass
+class StubClient:
+    """Emits `pieces`, one an output, for every request.
+
+    error: raised after `pieces`, or before if there are none. hang: wait forever after them.
+    requests: those it was given; arrivals: the same, to wait for. closed: ids of those whose generator was closed.
+    """
+
+    pieces: Sequence[str] = ("Hello", " world")
+    finish: FinishReason = FinishReason.STOP
+    stop_reason: str | int | None = None
+    error: Exception | None = None
+    hang: bool = False
+    is_ready: bool = True
+    heartbeat_age: float = 0.0
+    stats: EngineStats = field(default_factory=EngineStats)
+    tokenizer: Tokenizer = field(default_factory=byte_tokenizer)
+    requests: list[Request] = field(default_factory=list)
+    closed: list[str] = field(default_factory=list)
+    arrivals: asyncio.Queue[Request] = field(default_factory=asyncio.Queue)
+    started: bool = False
+    info: ModelInfo = field(
+        default_factory=lambda: ModelInfo(
+            model=MODEL,
+            architecture="StubForCausalLM",
+            max_model_len=256,
+            vocab_size=VOCAB_SIZE,
+            eos_token_ids=(256,),
+            adapters=(ADAPTER,),
+            dtype="float32",
+            device="cpu",
+            route="interface",
+            num_blocks=16,
+            block_size=16,
+            fingerprint="fp_stub",
+        )
+    )
+
+    async def start(self) -> None:
+        self.started = True
+
+    async def stop(self) -> None:
+        self.started = False
+
+    async def generate(self, request: Request) -> AsyncIterator[RequestOutput]:
+        self.requests.append(request)
+        self.arrivals.put_nowait(request)
+        try:
+            async for output in self._outputs(request):
+                yield output
+        finally:
+            self.closed.append(request.request_id)
+
+    async def _outputs(self, request: Request) -> AsyncIterator[RequestOutput]:
+        receipt, generated = SpecReceipt(), 0
+        for number, piece in enumerate(self.pieces, start=1):
+            await asyncio.sleep(0)
+            token_ids = self.tokenizer.encode(piece, add_special_tokens=False).ids
+            generated += len(token_ids)
+            receipt.add(drafted=8, accepted=max(len(token_ids) - 1, 0))
+            last = number == len(self.pieces) and self.error is None and not self.hang
+            yield RequestOutput(
+                request_id=request.request_id,
+                token_ids=token_ids,
+                text=piece,
+                logprobs=_logprobs(token_ids, request.sampling.logprobs),
+                finish_reason=self.finish if last else None,
+                stop_reason=self.stop_reason if last else None,
+                num_prompt_tokens=len(request.token_ids),
+                num_cached_tokens=16,
+                num_generated_tokens=generated,
+                speculation=receipt,
+            )
+        if self.error is not None:
+            raise self.error
+        if self.hang:
+            await asyncio.Event().wait()
+
+
+def _logprobs(token_ids: Sequence[int], wanted: int | None) -> list[TokenLogprob] | None:
+    if wanted is None:
+        return None
+    top = [(65, -0.5), (66, -float("inf"))][:wanted]
+    return [TokenLogprob(token_id, -0.25, top) for token_id in token_ids]
+
+
+def model_folder(folder: Path) -> Path:
+    """A model's folder, as far as the server reads it."""
+    model = folder / MODEL
+    model.mkdir()
+    (model / "chat_template.jinja").write_text(TEMPLATE)
+    (model / "tokenizer_config.json").write_text(json.dumps({"eos_token": "<|end|>"}))
+    return model
+
+
+def server_config(model: Path, **changes: object) -> ServerConfig:
+    """A configuration that serves the model in this folder."""
+    return ServerConfig(EngineConfig(str(model)), **changes)  # type: ignore[arg-type]

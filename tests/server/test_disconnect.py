@@ -1,0 +1,63 @@
+"""A client that goes away: its generation ends at once, streamed or not, begun or not."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from starlette.types import Message, Scope
+
+from server.app import create_app
+from tests.server.stub import StubClient, model_folder, server_config
+from tests.server.wire import CHAT, chat
+
+
+@pytest.mark.parametrize("stream", [True, False], ids=["stream", "whole"])
+@pytest.mark.parametrize("pieces", [["Hello"], []], ids=["begun", "queued"])
+@pytest.mark.parametrize("n", [1, 2])
+async def test_a_client_that_leaves_closes_its_generators(
+    tmp_path: Path, stream: bool, pieces: list[str], n: int
+) -> None:
+    client = StubClient(pieces=pieces, hang=True)
+    app = create_app(server_config(model_folder(tmp_path)), client)
+    body = json.dumps(chat(stream=stream, n=n)).encode()
+    inbox: asyncio.Queue[Message] = asyncio.Queue()
+    inbox.put_nowait({"type": "http.request", "body": body, "more_body": False})
+    sent: list[Message] = []
+
+    async def send(message: Message) -> None:
+        sent.append(message)
+
+    served = asyncio.create_task(app(_scope(), inbox.get, send))
+    async with asyncio.timeout(5):
+        for _ in range(n):
+            await client.arrivals.get()
+        await asyncio.sleep(0.01)
+        assert not client.closed
+        inbox.put_nowait({"type": "http.disconnect"})
+        await served
+    assert sorted(client.closed) == sorted(request.request_id for request in client.requests)
+    assert not any(b"[DONE]" in message.get("body", b"") for message in sent)
+    text = app.state.serving.metrics.exposition().decode()
+    assert f'finished_reason="abort",model_name="stub-model"}} {n}.0' in text
+
+
+def _scope() -> Scope:
+    scope: dict[str, Any] = {
+        "type": "http",
+        "asgi": {"version": "3.0", "spec_version": "2.3"},
+        "http_version": "1.1",
+        "method": "POST",
+        "path": CHAT,
+        "raw_path": CHAT.encode(),
+        "root_path": "",
+        "scheme": "http",
+        "query_string": b"",
+        "headers": [(b"content-type", b"application/json")],
+        "server": ("server", 80),
+        "client": ("client", 1),
+    }
+    return scope
