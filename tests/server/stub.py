@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import threading
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -43,7 +44,8 @@ class StubClient:
     """Emits `pieces`, one an output, for every request.
 
     error: raised after `pieces`, or before if there are none. hang: wait forever after them.
-    requests: those it was given; arrivals: the same, to wait for. closed: ids of those whose generator was closed.
+    requests: those it was given; arrivals: the same, to wait for.
+    closed: ids of those whose generator was closed; ended: set when the first was.
     """
 
     pieces: Sequence[str] = ("Hello", " world")
@@ -58,6 +60,7 @@ class StubClient:
     requests: list[Request] = field(default_factory=list)
     closed: list[str] = field(default_factory=list)
     arrivals: asyncio.Queue[Request] = field(default_factory=asyncio.Queue)
+    ended: threading.Event = field(default_factory=threading.Event)
     started: bool = False
     info: ModelInfo = field(
         default_factory=lambda: ModelInfo(
@@ -90,6 +93,7 @@ class StubClient:
                 yield output
         finally:
             self.closed.append(request.request_id)
+            self.ended.set()
 
     async def _outputs(self, request: Request) -> AsyncIterator[RequestOutput]:
         receipt, generated = SpecReceipt(), 0

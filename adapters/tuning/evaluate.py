@@ -1,0 +1,82 @@
+"""What an adapter is worth on held-out answers: hit rates and acceptance length, no engine."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from adapters.profile import HitProfile
+from adapters.tuning.layout import Sample
+from adapters.tuning.target import TargetModel
+from adapters.tuning.trainer import run_groups
+
+COMB_WIDTH = 5
+SAMPLES_AT_ONCE = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+    """profile: hit rates. acceptance_length: tokens a forward of the paper's comb would emit."""
+
+    profile: HitProfile
+    acceptance_length: float
+
+
+@torch.no_grad()
+def evaluate(
+    target: TargetModel,
+    samples: Sequence[Sample],
+    prompt_kv: Tensor,
+    mask_embeddings: Tensor,
+    ranks: int,
+) -> Evaluation:
+    """Draft at every anchor of the samples and compare with what the model wrote."""
+    masks = len(mask_embeddings)
+    hits = torch.zeros(masks, ranks)
+    counts = torch.zeros(masks)
+    emitted = forwards = 0
+    ordered = sorted((s for s in samples if s.anchors()), key=lambda s: len(s.token_ids))
+    for first in tqdm(range(0, len(ordered), SAMPLES_AT_ONCE), desc="evaluate", unit="batch"):
+        batch = ordered[first : first + SAMPLES_AT_ONCE]
+        anchors = [s.anchors() for s in batch]
+        logits, labels = run_groups(target, batch, anchors, prompt_kv, mask_embeddings)
+        top = logits.topk(ranks, dim=-1).indices.unflatten(1, (-1, masks)).cpu()
+        places = labels.unflatten(1, (-1, masks)).cpu()
+        right = top == places[..., None]  # IGNORE equals no token id
+        alive = torch.ones(right.shape[:2], dtype=torch.bool)
+        for depth in range(masks):
+            alive = alive & (places[:, :, depth] >= 0)
+            hits[depth] += right[:, :, depth][alive].sum(dim=0)
+            counts[depth] += alive.sum()
+            alive = alive & right[:, :, depth].any(dim=-1)
+        for i, sample in enumerate(batch):
+            by_anchor = dict(zip(anchors[i], right[i], strict=False))
+            for start, end in sample.spans:
+                tokens, steps = _walk(by_anchor, start, end)
+                emitted, forwards = emitted + tokens, forwards + steps
+    rates = (hits / counts.clamp(min=1)[:, None]).tolist()
+    profile = HitProfile(rates, [int(c) for c in counts])
+    return Evaluation(profile, emitted / max(1, forwards))
+
+
+def _walk(right: dict[int, Tensor], start: int, end: int) -> tuple[int, int]:
+    """Tokens and forwards of an answer decoded by the comb: only rank 1 is extended.
+
+    The first token comes from the prompt's forward and counts with neither.
+    """
+    anchor, tokens, forwards = start, 0, 0
+    while anchor + 1 < end:
+        accepted = 0
+        for depth, row in enumerate(right[anchor]):
+            if not row[: COMB_WIDTH - depth].any():
+                break
+            accepted += 1
+            if not row[0]:
+                break
+        step = min(accepted + 1, end - anchor - 1)
+        anchor, tokens, forwards = anchor + step, tokens + step, forwards + 1
+    return tokens, forwards

@@ -1,0 +1,147 @@
+"""Bi-directional tuning: cross-entropy on mask rows, nothing else of the model moves."""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from tqdm import tqdm
+
+from adapters.format import BaseShape
+from adapters.tuning.layout import IGNORE, Sample, mask_groups
+from adapters.tuning.recipe import TuningRecipe
+from adapters.tuning.target import Context, TargetModel
+
+CHECKPOINT_EVERY = 50
+
+
+class Tuner:
+    """The two trainable tensors and their optimiser.
+
+    prompt_kv: float32 `[layers, 2, kv_heads, prompts, head_dim]`.
+    mask_embeddings: float32 `[masks, hidden]`.
+    """
+
+    def __init__(
+        self, target: TargetModel, shape: BaseShape, recipe: TuningRecipe, samples: Sequence[Sample]
+    ) -> None:
+        self.target, self.recipe = target, recipe
+        self.samples = [s for s in samples if s.anchors()]
+        generator = torch.Generator().manual_seed(recipe.seed)
+        kv = (shape.num_layers, 2, shape.num_kv_heads, recipe.num_prompts, shape.head_dim)
+        prompts = torch.randn(kv, generator=generator) * recipe.prompt_std
+        tokens: Tensor = target.embedding.weight.detach().float().cpu()  # type: ignore[operator]
+        noise = torch.randn(recipe.num_masks, tokens.shape[1], generator=generator)
+        masks = tokens.mean(dim=0) + noise * tokens.std() * recipe.mask_noise
+        self.prompt_kv = nn.Parameter(prompts.to(target.device))
+        self.mask_embeddings = nn.Parameter(masks.to(target.device))
+        self.optimizer = torch.optim.AdamW(
+            [self.prompt_kv, self.mask_embeddings], lr=recipe.learning_rate, weight_decay=0.0
+        )
+        self.steps_done = 0
+
+    def fit(self, folder: Path) -> None:
+        """Train to the recipe's last step; a run begun in `folder` before goes on from there."""
+        folder.mkdir(parents=True, exist_ok=True)
+        checkpoint = folder / "checkpoint.pt"
+        if checkpoint.exists():
+            self._restore(torch.load(checkpoint, weights_only=True))
+        bar = tqdm(total=self.recipe.steps, initial=self.steps_done, desc="tune", unit="step")
+        smooth: list[tuple[float, float]] = []
+        with (folder / "log.jsonl").open("a") as log, bar:
+            while self.steps_done < self.recipe.steps:
+                started = time.monotonic()
+                loss, hits = self.step()
+                smooth = [*smooth[-24:], (loss, hits)]
+                means = [sum(column) / len(smooth) for column in zip(*smooth, strict=True)]
+                bar.set_postfix(loss=f"{means[0]:.3f}", hits_at_depth_1=f"{means[1]:.3f}")
+                bar.update()
+                record = {"step": self.steps_done, "loss": loss, "hits_at_depth_1": hits}
+                record["seconds"] = time.monotonic() - started
+                log.write(json.dumps(record) + "\n")
+                if self.steps_done % CHECKPOINT_EVERY == 0 or self.steps_done == self.recipe.steps:
+                    self._save(checkpoint)
+
+    def step(self) -> tuple[float, float]:
+        """One optimiser step; its loss in nats and the rate of right first guesses at depth 1."""
+        recipe = self.recipe
+        rate = 0.5 * (1 + math.cos(math.pi * self.steps_done / recipe.steps))
+        self.optimizer.param_groups[0]["lr"] = recipe.learning_rate * rate
+        rng = np.random.default_rng((recipe.seed, self.steps_done))
+        torch.manual_seed(recipe.seed * 1_000_003 + self.steps_done)  # dropout
+        samples, anchors = self._draw(rng)
+        prompts = functional.dropout(self.prompt_kv, recipe.dropout)
+        logits, labels = run_groups(
+            self.target, samples, anchors, prompts, self.mask_embeddings
+        )
+        loss = functional.cross_entropy(logits.flatten(0, 1), labels.flatten(), ignore_index=IGNORE)
+        loss.backward()
+        nn.utils.clip_grad_norm_([self.prompt_kv, self.mask_embeddings], recipe.clip)
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        self.steps_done += 1
+        first = labels[:, :: recipe.num_masks]
+        right = logits[:, :: recipe.num_masks].argmax(dim=-1)[first != IGNORE]
+        return loss.item(), (right == first[first != IGNORE]).float().mean().item()
+
+    def _draw(self, rng: np.random.Generator) -> tuple[list[Sample], list[list[int]]]:
+        """Samples of like length, each with its anchors, spread over the model's own answers."""
+        ordered = sorted(self.samples, key=lambda s: len(s.token_ids))
+        count = min(self.recipe.conversations, len(ordered))
+        first = int(rng.integers(0, len(ordered) - count + 1))
+        samples, anchors = ordered[first : first + count], []
+        for sample in samples:
+            places = sample.anchors()
+            size = min(self.recipe.groups, len(places))
+            anchors.append(sorted(rng.choice(places, size, replace=False).tolist()))
+        return samples, anchors
+
+    def _save(self, file: Path) -> None:
+        state = {
+            "step": self.steps_done,
+            "prompt_kv": self.prompt_kv.detach(),
+            "mask_embeddings": self.mask_embeddings.detach(),
+            "optimizer": self.optimizer.state_dict(),
+        }
+        torch.save(state, file.with_suffix(".tmp"))
+        file.with_suffix(".tmp").replace(file)
+
+    def _restore(self, state: dict[str, object]) -> None:
+        self.steps_done = int(state["step"])  # type: ignore[call-overload]
+        with torch.no_grad():
+            self.prompt_kv.copy_(state["prompt_kv"])  # type: ignore[arg-type]
+            self.mask_embeddings.copy_(state["mask_embeddings"])  # type: ignore[arg-type]
+        self.optimizer.load_state_dict(state["optimizer"])  # type: ignore[arg-type]
+
+
+def run_groups(
+    target: TargetModel,
+    samples: Sequence[Sample],
+    anchors: Sequence[Sequence[int]],
+    prompt_kv: Tensor,
+    mask_embeddings: Tensor,
+) -> tuple[Tensor, Tensor]:
+    """Logits float32 `[samples, rows, vocab]` and labels int64 `[samples, rows]` of all groups."""
+    masks = len(mask_embeddings)
+    groups = mask_groups(samples, anchors, masks)
+    width = max(len(s.token_ids) for s in samples)
+    ids = torch.tensor([s.token_ids + [0] * (width - len(s.token_ids)) for s in samples])
+    context: Context = target.context(ids.to(target.device))
+    count = groups.labels.shape[1] // masks
+    embeddings = mask_embeddings.repeat(count, 1).expand(len(samples), -1, -1)
+    dtype: torch.dtype = target.embedding.weight.dtype  # type: ignore[assignment]
+    logits = target.masks(
+        context,
+        embeddings.to(dtype),
+        groups.positions.to(target.device),
+        groups.visible.to(target.device),
+        prompt_kv,
+    )
+    return logits, groups.labels.to(target.device)

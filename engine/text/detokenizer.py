@@ -1,0 +1,95 @@
+"""Tokens to text as they come; runs in the server's process, where only the client imports it.
+
+What a token adds to the text depends on its neighbours: a character can be spread over tokens,
+and SentencePiece drops the space before the first word. So the latest tokens are decoded
+together with a few before them, and what is beyond those few is new. The window moves on
+whenever the text is whole, which keeps the work a token constant.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from tokenizers import Tokenizer
+
+_REPLACEMENT = "\ufffd"
+# An unfinished UTF-8 sequence has at most 3 bytes; a decoder shows it as one U+FFFD, or (byte
+# fallback) as one a byte.
+_MAX_UNFINISHED = 3
+# Tokens after which text is taken for whole: nothing but bytes that will never be a character,
+# or tokens without text, waits so long. A multiple of 3, so that a run of U+FFFD itself, three
+# bytes each, is cut between two of them.
+_MAX_PENDING = 12
+_MIN_CONTEXT = 4
+
+
+class Detokenizer:
+    """Text of one request's output, without its prompt.
+
+    tokenizer: decodes; shared, not changed.
+    prompt_ids: the prompt, whose last tokens decide about a space at the start.
+    skip_special_tokens: whether special tokens have no text.
+    """
+
+    def __init__(
+        self, tokenizer: Tokenizer, prompt_ids: Sequence[int], skip_special_tokens: bool = True
+    ) -> None:
+        self._tokenizer, self._skip = tokenizer, skip_special_tokens
+        self._window = self._context(prompt_ids)
+        # Tokens of the window before the last point at which the text was whole.
+        self._num_whole = len(self._window)
+        self._text = self._decode(self._window)
+        self._num_emitted = len(self._text)
+
+    def push(self, token_ids: Sequence[int]) -> str:
+        """The text that is certain with these tokens and was not before; may be empty.
+
+        Up to three U+FFFD at the end are kept back, in case they become a character. The pieces
+        together do not depend on how the tokens are divided among calls.
+        """
+        return "".join([self._push(token_id) for token_id in token_ids])
+
+    def finish(self) -> str:
+        """What is still kept back, invalid or not; nothing may be pushed after it."""
+        return self._emit(len(self._text))
+
+    def _push(self, token_id: int) -> str:
+        before = self._text
+        self._window.append(token_id)
+        self._text = self._decode(self._window)
+        full = len(self._window) - self._num_whole >= _MAX_PENDING
+        if full and self._text == before:
+            self._window.pop()
+            return ""
+        unfinished = len(self._text) - len(self._text.rstrip(_REPLACEMENT))
+        if unfinished and not full:
+            return self._emit(len(self._text) - min(unfinished, _MAX_UNFINISHED))
+        piece = self._emit(len(self._text))
+        if piece:
+            self._advance()
+        return piece
+
+    def _emit(self, end: int) -> str:
+        piece = self._text[self._num_emitted : end]
+        self._num_emitted += len(piece)
+        return piece
+
+    def _advance(self) -> None:
+        """Keep as context only the tokens since the text was last whole."""
+        self._window = self._window[self._num_whole :]
+        self._num_whole = len(self._window)
+        self._text = self._decode(self._window)
+        self._num_emitted = len(self._text)
+
+    def _decode(self, token_ids: Sequence[int]) -> str:
+        return self._tokenizer.decode(token_ids, skip_special_tokens=self._skip)
+
+    def _context(self, prompt_ids: Sequence[int]) -> list[int]:
+        """The prompt's end, as far back as it takes to have text that begins with a character."""
+        size = _MIN_CONTEXT
+        while size < len(prompt_ids):
+            text = self._decode(prompt_ids[-size:])
+            if text and not text.startswith(_REPLACEMENT):
+                break
+            size *= 2
+        return list(prompt_ids[-size:])

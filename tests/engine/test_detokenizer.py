@@ -1,0 +1,123 @@
+"""Detokenizer: whole characters as soon as they are certain, spaces as in the whole text."""
+
+import pytest
+
+from engine.text.detokenizer import Detokenizer
+from tests.engine.tokenizers import EOS, byte_fallback, byte_level, ids, metaspace
+
+
+def stream(tokenizer, prompt_ids, output_ids):
+    """What each token adds, then what the end adds."""
+    detokenizer = Detokenizer(tokenizer, prompt_ids)
+    return [*(detokenizer.push([t]) for t in output_ids), detokenizer.finish()]
+
+
+def byte_tokens(data: bytes):
+    """One byte-level token a byte."""
+    tokenizer = byte_level()
+    by_byte = {
+        tokenizer.decode([token], skip_special_tokens=False): token for token in range(1, 257)
+    }
+    names = {b: chr(b) for b in range(33, 127)}
+    if all(b in names for b in data):
+        return [by_byte[names[b]] for b in data]
+    # The byte-level alphabet: printable Latin-1 stands for itself, the rest from U+0100 on.
+    kept = [*range(33, 127), *range(161, 173), *range(174, 256)]
+    rest = [b for b in range(256) if b not in kept]
+    alphabet = {b: chr(b) for b in kept} | {b: chr(256 + i) for i, b in enumerate(rest)}
+    return ids(tokenizer, *(alphabet[b] for b in data))
+
+
+def test_a_character_appears_with_its_last_byte():
+    assert stream(byte_level(), [], byte_tokens("a🙂b".encode())) == [
+        "a",
+        "",
+        "",
+        "",
+        "🙂",
+        "b",
+        "",
+    ]
+
+
+def test_invalid_bytes_appear_once_a_character_follows():
+    assert stream(byte_level(), [], byte_tokens(b"\xffa")) == ["", "\ufffda", ""]
+
+
+def test_an_unfinished_character_appears_at_the_end():
+    assert stream(byte_level(), [], byte_tokens(b"a\xf0\x9f")) == ["a", "", "", "\ufffd"]
+
+
+@pytest.mark.parametrize("byte", [b"\xff", b"\x80"])
+def test_a_run_of_invalid_bytes_is_not_held_back_for_long(byte):
+    pieces = stream(byte_level(), [], byte_tokens(byte * 40))
+    seen = 0
+    for count, piece in enumerate(pieces[:-1], start=1):
+        seen += len(piece)
+        assert seen >= count - 3
+    assert "".join(pieces) == "\ufffd" * 40
+
+
+def test_the_replacement_character_itself_is_text():
+    text = "\ufffd" * 30
+    assert "".join(stream(byte_level(), [], byte_tokens(text.encode()))) == text
+
+
+def test_a_character_is_whole_after_a_run_of_invalid_bytes():
+    data = b"\xff" * 8 + "世界".encode()
+    assert "".join(stream(byte_level(), [], byte_tokens(data))) == data.decode(errors="replace")
+
+
+def test_the_first_word_of_an_answer_keeps_its_space():
+    tokenizer = metaspace()
+    prompt, output = ids(tokenizer, "▁the", "▁cat"), ids(tokenizer, "▁sat", "▁on", ".")
+    assert stream(tokenizer, prompt, output) == [" sat", " on", ".", ""]
+
+
+def test_the_first_word_of_a_text_has_no_space():
+    tokenizer = metaspace()
+    output = ids(tokenizer, "▁the", "▁cat", "s")
+    assert stream(tokenizer, [], output) == ["the", " cat", "s", ""]
+
+
+def test_a_space_of_its_own_is_kept():
+    tokenizer = metaspace()
+    output = ids(tokenizer, "▁the", "▁", "▁cat", "▁", "s")
+    assert "".join(stream(tokenizer, [], output)) == tokenizer.decode(output)
+
+
+def test_special_tokens_at_the_prompts_end_do_not_hide_its_text():
+    tokenizer = byte_fallback()
+    [eos] = ids(tokenizer, EOS)
+    prompt = [*ids(tokenizer, "▁the"), *[eos] * 20]
+    assert stream(tokenizer, prompt, ids(tokenizer, "▁cat")) == [" cat", ""]
+
+
+def test_a_prompt_that_ends_in_byte_tokens_does_not_spoil_the_answer():
+    tokenizer = byte_fallback()
+    prompt = tokenizer.encode("世界世界").ids
+    output = ids(tokenizer, "<0xE4>", "<0xBD>", "<0xA0>", "▁cat")
+    assert stream(tokenizer, prompt, output) == ["", "", "你", " cat", ""]
+
+
+def test_special_tokens_have_no_text_unless_asked_for():
+    tokenizer = byte_level()
+    [eos] = ids(tokenizer, EOS)
+    assert "".join(stream(tokenizer, [], [*tokenizer.encode("a b").ids, eos])) == "a b"
+    assert Detokenizer(tokenizer, [], skip_special_tokens=False).push([eos]) == EOS
+
+
+def test_tokens_without_text_do_not_pile_up():
+    tokenizer = byte_level()
+    [eos] = ids(tokenizer, EOS)
+    decoded = []
+
+    class Spy:
+        def decode(self, token_ids, skip_special_tokens):
+            decoded.append(len(token_ids))
+            return tokenizer.decode(token_ids, skip_special_tokens)
+
+    detokenizer = Detokenizer(Spy(), tokenizer.encode("the ").ids)
+    assert detokenizer.push([eos] * 500) == ""
+    assert detokenizer.push(tokenizer.encode("fox").ids) == "fox"
+    assert max(decoded) < 40

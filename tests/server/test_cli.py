@@ -1,0 +1,105 @@
+"""The command line: what its options become."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+
+import httpx
+import pytest
+
+from engine.errors import EngineError
+from server import cli
+from server.commands import chat, serve
+from server.commands.base import Command
+
+MIB = 1024**2
+
+
+def options(*arguments: str) -> argparse.Namespace:
+    parser = argparse.ArgumentParser()
+    serve.add_arguments(parser)
+    return parser.parse_args(arguments)
+
+
+@pytest.mark.parametrize("command", cli.COMMANDS, ids=lambda command: command.NAME)
+def test_every_command_explains_itself(
+    command: Command, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as exit_:
+        cli.main([command.NAME, "--help"])
+    assert exit_.value.code == 0
+    text = capsys.readouterr().out
+    assert f"bita {command.NAME}" in text
+    assert "example" in text
+
+
+def test_options_become_the_configuration(tmp_path: Path) -> None:
+    given = ["--model", str(tmp_path), "--adapter", "a=x", "--adapter", "b=y", "--threads", "2"]
+    given += ["--kv-cache-memory", "512MiB", "--no-prefix-caching", "--api-key", "k"]
+    config = serve.config_of(options(*given))
+    assert config.engine.model == str(tmp_path)
+    assert config.engine.adapters == {"a": "x", "b": "y"}
+    assert config.engine.kv_cache_memory == 512 * MIB
+    assert config.engine.num_threads == 2
+    assert not config.engine.prefix_caching
+    assert config.api_keys == ("k",)
+    assert config.max_body_bytes == 4 * MIB
+    assert config.model_names == (tmp_path.name,)
+
+
+def test_the_environment_speaks_where_the_command_line_does_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("BITA_MODEL", str(tmp_path))
+    monkeypatch.setenv("BITA_PORT", "9000")
+    monkeypatch.setenv("BITA_API_KEY", "a,b")
+    config = serve.config_of(options())
+    assert (config.port, config.api_keys) == (9000, ("a", "b"))
+    config = serve.config_of(options("--port", "1", "--api-key", "c"))
+    assert (config.port, config.api_keys) == (1, ("c",))
+
+
+@pytest.mark.parametrize(
+    ("text", "size"), [("7", 7), ("512MiB", 512 * MIB), ("1.5GiB", 1536 * MIB), ("2 kib", 2048)]
+)
+def test_sizes_have_units(text: str, size: int) -> None:
+    assert serve.byte_count(text) == size
+
+
+@pytest.mark.parametrize("text", ["", "GiB", "4GB", "-1"])
+def test_other_sizes_are_refused(text: str) -> None:
+    with pytest.raises(argparse.ArgumentTypeError):
+        serve.byte_count(text)
+
+
+@pytest.mark.parametrize("adapter", ["x", "=x", "a b=x", "a="])
+def test_an_adapter_needs_a_name_and_a_folder(tmp_path: Path, adapter: str) -> None:
+    with pytest.raises(EngineError, match="NAME=DIR"):
+        serve.config_of(options("--model", str(tmp_path), "--adapter", adapter))
+
+
+def test_a_model_that_is_not_there_is_said_so(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main(["serve", "--model", str(tmp_path / "none")]) == 1
+    assert "there is no folder" in capsys.readouterr().err
+
+
+def test_chat_reads_a_stream_and_its_receipt() -> None:
+    text = {"choices": [{"delta": {"content": "Hi"}}]}
+    lines = "".join(f"data: {json.dumps(chunk)}\n\n" for chunk in (text, text)) + "data: [DONE]\n\n"
+    transport = httpx.MockTransport(lambda _: httpx.Response(200, text=lines))
+    with httpx.Client(transport=transport, base_url="http://server") as http:
+        assert list(chat.stream(http, {})) == [text, text]
+
+
+def test_chat_repeats_the_servers_own_error() -> None:
+    body = {"error": {"message": "no such model"}}
+    transport = httpx.MockTransport(lambda _: httpx.Response(404, json=body))
+    with (
+        httpx.Client(transport=transport, base_url="http://server") as http,
+        pytest.raises(chat.ServerError, match="no such model"),
+    ):
+        list(chat.stream(http, {}))
