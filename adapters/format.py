@@ -81,7 +81,9 @@ class BitaAdapter:
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         tensors = {"prompt_kv": self.prompt_kv, "mask_embeddings": self.mask_embeddings}
-        save_file({k: v.detach().float().contiguous() for k, v in tensors.items()}, folder / WEIGHTS)
+        save_file(
+            {k: v.detach().float().contiguous() for k, v in tensors.items()}, folder / WEIGHTS
+        )
         record = {"format": FORMAT, **asdict(self.config)}
         (folder / CONFIG).write_text(json.dumps(record, indent=2) + "\n")
 
@@ -110,7 +112,7 @@ def _read_config(file: Path) -> AdapterConfig:
         if data.pop("format", None) != FORMAT:
             raise AdapterFormatError(f"{file.name}: format must be {FORMAT!r}")
         config = AdapterConfig(**{**data, "profile": HitProfile(**data["profile"])})
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise AdapterFormatError(f"{file.name}: {error}") from error
     for name, most in (("num_prompts", MAX_PROMPTS), ("num_masks", MAX_MASKS)):
         value = getattr(config, name)

@@ -166,5 +166,12 @@ class ForwardBatch:
             )
             scratch_block += -(-num_rows // block_size)
         positions = [min(p, max_positions - 1) for p in positions]
-        arrays = (ids, positions, mask_rows, mask_slots, logit_rows, scratch)
-        return cls(*(np.array(a, np.int64) for a in arrays), segments)
+        return cls(
+            token_ids=np.array(ids, np.int64),
+            positions=np.array(positions, np.int64),
+            mask_rows=np.array(mask_rows, np.int64),
+            mask_slots=np.array(mask_slots, np.int64),
+            logit_rows=np.array(logit_rows, np.int64),
+            scratch_slots=np.array(scratch, np.int64),
+            segments=segments,
+        )

@@ -7,9 +7,9 @@ import time
 from collections.abc import Mapping
 
 import torch
-from adapters.format import BitaAdapter
 from torch import Tensor
 
+from adapters.format import BitaAdapter
 from engine.batch import ForwardBatch, SegmentPlan
 from engine.cache.block_pool import BlockPool
 from engine.cache.storage import KVStorage

@@ -5,10 +5,10 @@ from __future__ import annotations
 from importlib.metadata import PackageNotFoundError, version
 
 import torch
-from adapters.errors import AdapterError
-from adapters.format import BaseShape, BitaAdapter
 from transformers.utils import logging
 
+from adapters.errors import AdapterError
+from adapters.format import BaseShape, BitaAdapter
 from engine.config import EngineConfig, ModelInfo
 from engine.engine import Engine
 from engine.errors import EngineError

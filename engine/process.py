@@ -10,6 +10,7 @@ the client tells its requests and starts a fresh one, whose state is known.
 
 from __future__ import annotations
 
+import contextlib
 import queue
 import signal
 import socket
@@ -51,10 +52,9 @@ def serve(connection: socket.socket) -> None:
     inbox: queue.SimpleQueue[Message | None] = queue.SimpleQueue()
     reader = threading.Thread(target=_read, args=(connection, inbox), daemon=True)
     reader.start()
-    try:
+    # When the server is gone, nobody is left to tell.
+    with contextlib.suppress(BrokenPipeError, ConnectionResetError):
         _loop(engine, connection, inbox)
-    except (BrokenPipeError, ConnectionResetError):
-        pass  # the server is gone, and nobody is left to tell
 
 
 def _load(connection: socket.socket, config: EngineConfig) -> Engine | None:

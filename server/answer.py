@@ -6,12 +6,13 @@ from collections.abc import AsyncGenerator
 from typing import Any, Protocol
 
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import Response
 
 from server.context import record_of
 from server.generation import IndexedOutputs
 from server.logging import RequestRecord
 from server.sse import ClientDisconnected, Event, EventStream, until_disconnect
+from server.wire import json_response
 
 CLIENT_CLOSED_REQUEST = 499
 """nginx's status for a client that went away; only the log sees it."""
@@ -38,7 +39,7 @@ async def answer(request: Request, reply: Reply, outputs: IndexedOutputs, stream
     record.stream = stream
     try:
         if not stream:
-            return JSONResponse(await until_disconnect(request.receive, reply.collect(outputs)))
+            return json_response(await until_disconnect(request.receive, reply.collect(outputs)))
         events = _noting_abort(reply.events(outputs), record)
         first = await until_disconnect(request.receive, anext(events))
         return EventStream(first, events)

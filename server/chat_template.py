@@ -16,6 +16,7 @@ import jinja2
 from jinja2.ext import loopcontrols
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
+from engine.errors import UnsupportedModel
 from server.errors import invalid
 
 SPECIAL_TOKENS = ("bos_token", "eos_token", "unk_token", "pad_token")
@@ -30,7 +31,17 @@ class ChatTemplate:
 
     @classmethod
     def load(cls, folder: Path) -> ChatTemplate | None:
-        """The template of the model in `folder`; None where it has none."""
+        """The template of the model in `folder`; None where it has none.
+
+        Raises UnsupportedModel where its template or its configuration cannot be read.
+        """
+        try:
+            return cls._load(folder)
+        except (jinja2.TemplateSyntaxError, ValueError) as error:
+            raise UnsupportedModel(f"the chat template in {folder} is broken: {error}") from error
+
+    @classmethod
+    def _load(cls, folder: Path) -> ChatTemplate | None:
         config = _read_json(folder / "tokenizer_config.json")
         file = folder / "chat_template.jinja"
         source = file.read_text("utf-8") if file.is_file() else _named(config.get("chat_template"))

@@ -6,10 +6,10 @@ import argparse
 from collections.abc import Sequence
 from importlib.metadata import version
 
-from server.commands import chat, serve
+from server.commands import chat, serve, tune
 from server.commands.base import Command
 
-COMMANDS: tuple[Command, ...] = (serve, chat)
+COMMANDS: tuple[Command, ...] = (serve, chat, tune)
 """A command is registered by adding its module here."""
 
 

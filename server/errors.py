@@ -13,7 +13,7 @@ from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import Response
 
 from engine.errors import (
     ContextLengthExceeded,
@@ -22,6 +22,7 @@ from engine.errors import (
     RequestError,
     UnknownAdapter,
 )
+from server.wire import json_response
 
 INVALID_REQUEST = "invalid_request_error"
 SERVER_ERROR = "server_error"
@@ -60,7 +61,7 @@ class ApiError(Exception):
 
     def response(self) -> Response:
         """The answer itself."""
-        return JSONResponse(self.envelope(), self.status, self.headers)
+        return json_response(self.envelope(), self.status, self.headers)
 
 
 def invalid(message: str, param: str | None, code: str = "invalid_value") -> ApiError:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import AsyncGenerator, Coroutine
 from typing import Any, TypeVar
 
@@ -11,6 +10,7 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from server.errors import as_api_error
+from server.wire import dump
 
 T = TypeVar("T")
 
@@ -23,8 +23,8 @@ class ClientDisconnected(Exception):
 
 
 def frame(event: Event) -> bytes:
-    """One event. ASCII only: some clients split lines at U+2028 and U+0085 as well."""
-    return b"data: " + json.dumps(event, separators=(",", ":"), allow_nan=False).encode() + b"\n\n"
+    """The bytes of one event."""
+    return b"data: " + dump(event) + b"\n\n"
 
 
 class EventStream(Response):

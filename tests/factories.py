@@ -21,9 +21,10 @@ from engine.model.runner import Route
 from engine.model.selftest import VOCAB, shrink
 from engine.request import Request, RequestOutput, SamplingParams
 
-INTERFACE = (
-    "Llama Qwen2 Qwen3 Mistral Gemma2 Gemma3Text Phi3 GPTNeoX OPT GPT2 Granite Olmo2 Llama4Text"
-).split()
+INTERFACE = [
+    *("Llama", "Qwen2", "Qwen3", "Mistral", "Gemma2", "Gemma3Text", "Phi3", "GPTNeoX"),
+    *("OPT", "GPT2", "Granite", "Olmo2", "Llama4Text"),
+]
 MASK = ["Falcon", "GPTJ"]
 
 
@@ -125,8 +126,10 @@ def run(
     engine: Engine, requests: Sequence[Request], arrivals: Sequence[int] | None = None
 ) -> dict[str, list[int]]:
     """Serve the requests, number i from step `arrivals[i]` on; the tokens of each."""
-    return {name: [t for o in outputs for t in o.token_ids] for name, outputs in
-            run_outputs(engine, requests, arrivals).items()}
+    return {
+        name: [t for o in outputs for t in o.token_ids]
+        for name, outputs in run_outputs(engine, requests, arrivals).items()
+    }
 
 
 def run_outputs(
@@ -134,7 +137,9 @@ def run_outputs(
 ) -> dict[str, list[RequestOutput]]:
     """As `run`, with all outputs; invariants are checked after every step."""
     outputs: dict[str, list[RequestOutput]] = {r.request_id: [] for r in requests}
-    pending = sorted(zip(arrivals or [0] * len(requests), requests, strict=True), key=lambda p: p[0])
+    pending = sorted(
+        zip(arrivals or [0] * len(requests), requests, strict=True), key=lambda p: p[0]
+    )
     step = 0
     while pending or engine.has_work:
         while pending and pending[0][0] <= step:

@@ -12,7 +12,7 @@ from tqdm import tqdm
 from adapters.profile import HitProfile
 from adapters.tuning.layout import Sample
 from adapters.tuning.target import TargetModel
-from adapters.tuning.trainer import run_groups
+from adapters.tuning.trainer import Contexts, run_groups
 
 COMB_WIDTH = 5
 SAMPLES_AT_ONCE = 4
@@ -43,7 +43,9 @@ def evaluate(
     for first in tqdm(range(0, len(ordered), SAMPLES_AT_ONCE), desc="evaluate", unit="batch"):
         batch = ordered[first : first + SAMPLES_AT_ONCE]
         anchors = [s.anchors() for s in batch]
-        logits, labels = run_groups(target, batch, anchors, prompt_kv, mask_embeddings)
+        logits, labels = run_groups(
+            target, batch, anchors, prompt_kv, mask_embeddings, Contexts(target, 0)
+        )
         top = logits.topk(ranks, dim=-1).indices.unflatten(1, (-1, masks)).cpu()
         places = labels.unflatten(1, (-1, masks)).cpu()
         right = top == places[..., None]  # IGNORE equals no token id

@@ -20,6 +20,7 @@ from adapters.tuning.recipe import TuningRecipe
 from adapters.tuning.target import Context, TargetModel
 
 CHECKPOINT_EVERY = 50
+CONTEXT_CACHE_BYTES = 4 << 30
 
 
 class Tuner:
@@ -46,6 +47,7 @@ class Tuner:
             [self.prompt_kv, self.mask_embeddings], lr=recipe.learning_rate, weight_decay=0.0
         )
         self.steps_done = 0
+        self.contexts = Contexts(target, CONTEXT_CACHE_BYTES)
 
     def fit(self, folder: Path) -> None:
         """Train to the recipe's last step; a run begun in `folder` before goes on from there."""
@@ -79,7 +81,7 @@ class Tuner:
         samples, anchors = self._draw(rng)
         prompts = functional.dropout(self.prompt_kv, recipe.dropout)
         logits, labels = run_groups(
-            self.target, samples, anchors, prompts, self.mask_embeddings
+            self.target, samples, anchors, prompts, self.mask_embeddings, self.contexts
         )
         loss = functional.cross_entropy(logits.flatten(0, 1), labels.flatten(), ignore_index=IGNORE)
         loss.backward()
@@ -121,24 +123,67 @@ class Tuner:
         self.optimizer.load_state_dict(state["optimizer"])  # type: ignore[arg-type]
 
 
+class Contexts:
+    """K/V of samples' real tokens. They never change, so as many as fit `limit` bytes are kept."""
+
+    def __init__(self, target: TargetModel, limit: int) -> None:
+        self.target, self.room = target, limit
+        self._kept: dict[int, tuple[Sample, Context]] = {}
+
+    def of(self, samples: Sequence[Sample]) -> Context:
+        """The contexts of a batch, padded at the right to the longest sample."""
+        fresh = [s for s in samples if id(s) not in self._kept]
+        found = {id(s): self._kept[id(s)][1] for s in samples if id(s) in self._kept}
+        if fresh:
+            padded = self.target.context(_padded(fresh).to(self.target.device))
+            for row, sample in enumerate(fresh):
+                found[id(sample)] = self._keep(sample, padded, row)
+        width = max(len(s.token_ids) for s in samples)
+        layers = range(len(found[id(samples[0])].keys))
+        return Context(
+            [_stack([found[id(s)].keys[layer] for s in samples], width) for layer in layers],
+            [_stack([found[id(s)].values[layer] for s in samples], width) for layer in layers],
+        )
+
+    def _keep(self, sample: Sample, padded: Context, row: int) -> Context:
+        length = len(sample.token_ids)
+        own = Context(
+            [k[row, :, :length].clone() for k in padded.keys],
+            [v[row, :, :length].clone() for v in padded.values],
+        )
+        size = sum(t.nbytes for t in own.keys + own.values)
+        if size <= self.room:
+            self.room -= size
+            self._kept[id(sample)] = (sample, own)
+        return own
+
+
+def _stack(tensors: list[Tensor], width: int) -> Tensor:
+    """`[kv_heads, tokens, dim]` of several samples as `[samples, kv_heads, width, dim]`."""
+    return torch.stack([functional.pad(t, (0, 0, 0, width - t.shape[1])) for t in tensors])
+
+
+def _padded(samples: Sequence[Sample]) -> Tensor:
+    width = max(len(s.token_ids) for s in samples)
+    return torch.tensor([s.token_ids + [0] * (width - len(s.token_ids)) for s in samples])
+
+
 def run_groups(
     target: TargetModel,
     samples: Sequence[Sample],
     anchors: Sequence[Sequence[int]],
     prompt_kv: Tensor,
     mask_embeddings: Tensor,
+    contexts: Contexts,
 ) -> tuple[Tensor, Tensor]:
     """Logits float32 `[samples, rows, vocab]` and labels int64 `[samples, rows]` of all groups."""
     masks = len(mask_embeddings)
     groups = mask_groups(samples, anchors, masks)
-    width = max(len(s.token_ids) for s in samples)
-    ids = torch.tensor([s.token_ids + [0] * (width - len(s.token_ids)) for s in samples])
-    context: Context = target.context(ids.to(target.device))
     count = groups.labels.shape[1] // masks
     embeddings = mask_embeddings.repeat(count, 1).expand(len(samples), -1, -1)
     dtype: torch.dtype = target.embedding.weight.dtype  # type: ignore[assignment]
     logits = target.masks(
-        context,
+        contexts.of(samples),
         embeddings.to(dtype),
         groups.positions.to(target.device),
         groups.visible.to(target.device),

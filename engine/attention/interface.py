@@ -101,8 +101,8 @@ def attend(
         softcap=softcap,
         sinks=s_aux,
     )
-    rows = (t[0].transpose(0, 1) for t in (query, key, value))
-    return _current.get().forward(*rows, call)[None], None
+    query, key, value = (t[0].transpose(0, 1) for t in (query, key, value))
+    return _current.get().forward(query, key, value, call)[None], None
 
 
 AttentionInterface.register(NAME, attend)

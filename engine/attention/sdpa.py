@@ -82,7 +82,9 @@ class _Group:
         self.ragged = any(s.num_rows != self.num_rows for s in segments)
         if not self.ragged:
             return
-        source, real, first = [], [], 0
+        source: list[int] = []
+        real: list[int] = []
+        first = 0
         for i, segment in enumerate(segments):
             padding = self.num_rows - segment.num_rows
             source += [*range(first, first + segment.num_rows), *[first] * padding]

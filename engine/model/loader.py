@@ -88,7 +88,7 @@ def pick_dtype(name: str, device: torch.device) -> torch.dtype:
     if device.type == "cuda":
         return torch.bfloat16
     cpu = torch.cpu
-    native = cpu._is_amx_tile_supported() or cpu._is_avx512_bf16_supported()  # type: ignore[attr-defined]
+    native = cpu._is_amx_tile_supported() or cpu._is_avx512_bf16_supported()
     return torch.bfloat16 if native else torch.float32
 
 

@@ -11,13 +11,19 @@ from engine.request import TokenLogprob
 
 
 def logprobs(logits: Tensor, chosen: Sequence[int], top: int) -> list[TokenLogprob]:
-    """One entry a row of raw logits `[rows, vocab]`: the chosen token and the `top` likeliest."""
+    """One entry for each row of raw logits `[rows, vocab]`, in nats, reckoned in float32.
+
+    chosen: the token that each row chose. top: how many of the likeliest to list with it.
+    """
     nats = logits.float().log_softmax(dim=-1)
-    ids = torch.tensor(chosen, device=logits.device)
+    ids = torch.tensor(chosen, dtype=torch.int64, device=logits.device)
     own = nats.gather(1, ids[:, None])[:, 0].tolist()
-    best = nats.topk(top, dim=-1)
+    best = nats.topk(min(top, nats.shape[-1]), dim=-1)
     pairs = [
         list(zip(tokens, values, strict=True))
         for tokens, values in zip(best.indices.tolist(), best.values.tolist(), strict=True)
     ]
-    return [TokenLogprob(t, lp, p) for t, lp, p in zip(chosen, own, pairs, strict=True)]
+    return [
+        TokenLogprob(token, logprob, likeliest)
+        for token, logprob, likeliest in zip(chosen, own, pairs, strict=True)
+    ]

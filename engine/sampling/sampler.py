@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -19,31 +20,27 @@ _WORD = (1 << 64) - 1
 def choose(
     logits: Tensor, params: SamplingParams, seed: int, positions: Sequence[int]
 ) -> list[int]:
-    """A token for every row of processed logits, float32 `[nodes, vocab]`.
+    """A token for every row of processed logits, float32 `[nodes, vocab]`; ties: the lowest id.
 
     positions: of the token that each row chooses; rows of equal position share their noise.
     """
     if not params.greedy:
         vocab = logits.shape[-1]
-        drawn = {p: noise(seed, p, vocab) for p in set(positions)}
-        logits = logits + torch.stack([drawn[p] for p in positions]).to(logits.device)
+        distinct = sorted(set(positions))
+        drawn = torch.stack([noise(seed, position, vocab) for position in distinct])
+        rows = torch.tensor([distinct.index(position) for position in positions])
+        logits = logits + drawn.to(logits.device)[rows.to(logits.device)]
     return logits.argmax(dim=-1).tolist()
 
 
 def noise(seed: int, position: int, vocab: int) -> Tensor:
-    """Gumbel noise of one position, float32 `[vocab]`, on the CPU."""
-    generator = torch.Generator().manual_seed(_mix(seed, position))
-    return -torch.empty(vocab).exponential_(generator=generator).log()
+    """Gumbel noise of one position, float32 `[vocab]`, on the CPU.
 
-
-def _mix(seed: int, position: int) -> int:
-    """One 64-bit key of both (splitmix64, Steele 2014): near keys give unrelated noise."""
-    z = (_splitmix(seed & _WORD) + position) & _WORD
-    return _splitmix(z) & ((1 << 63) - 1)
-
-
-def _splitmix(x: int) -> int:
-    z = (x + 0x9E3779B97F4A7C15) & _WORD
-    z = ((z ^ (z >> 30)) * 0xBF58476D1CE4E5B9) & _WORD
-    z = ((z ^ (z >> 27)) * 0x94D049BB133111EB) & _WORD
-    return z ^ (z >> 31)
+    Philox (Salmon 2011) is keyed by both numbers as they are (modulo 2^64), so no two positions
+    of any two seeds share noise; torch's CPU generator would keep 32 bits of them.
+    """
+    key = np.array([seed & _WORD, position & _WORD], dtype=np.uint64)
+    generator = np.random.Generator(np.random.Philox(key=key))
+    # In float64: float32 draws are exactly 0, hence infinite noise, once in some million.
+    gumbel = -np.log(generator.standard_exponential(vocab))
+    return torch.from_numpy(gumbel.astype(np.float32))

@@ -13,12 +13,10 @@ from collections.abc import Sequence
 from tokenizers import Tokenizer
 
 _REPLACEMENT = "\ufffd"
-# An unfinished UTF-8 sequence has at most 3 bytes; a decoder shows it as one U+FFFD, or (byte
-# fallback) as one a byte.
+# A UTF-8 sequence that lacks its end has at most 3 bytes.
 _MAX_UNFINISHED = 3
-# Tokens after which text is taken for whole: nothing but bytes that will never be a character,
-# or tokens without text, waits so long. A multiple of 3, so that a run of U+FFFD itself, three
-# bytes each, is cut between two of them.
+# Tokens that may wait for text to become whole. A character needs no more than 4; what waits
+# longer is bytes that will never be one, or tokens without text.
 _MAX_PENDING = 12
 _MIN_CONTEXT = 4
 
@@ -44,8 +42,9 @@ class Detokenizer:
     def push(self, token_ids: Sequence[int]) -> str:
         """The text that is certain with these tokens and was not before; may be empty.
 
-        Up to three U+FFFD at the end are kept back, in case they become a character. The pieces
-        together do not depend on how the tokens are divided among calls.
+        U+FFFD at the end of the text, which may become a character, is kept back, though not
+        for more than a few tokens. The pieces together do not depend on how the tokens are
+        divided among calls.
         """
         return "".join([self._push(token_id) for token_id in token_ids])
 
@@ -62,11 +61,10 @@ class Detokenizer:
             self._window.pop()
             return ""
         unfinished = len(self._text) - len(self._text.rstrip(_REPLACEMENT))
-        if unfinished and not full:
-            return self._emit(len(self._text) - min(unfinished, _MAX_UNFINISHED))
-        piece = self._emit(len(self._text))
-        if piece:
-            self._advance()
+        held = min(unfinished, _MAX_UNFINISHED) if full else unfinished
+        piece = self._emit(len(self._text) - held)
+        if full or (piece and not held):
+            self._advance(held)
         return piece
 
     def _emit(self, end: int) -> str:
@@ -74,12 +72,15 @@ class Detokenizer:
         self._num_emitted += len(piece)
         return piece
 
-    def _advance(self) -> None:
-        """Keep as context only the tokens since the text was last whole."""
+    def _advance(self, held: int) -> None:
+        """Keep as context only the tokens since the text was last whole.
+
+        held: characters at the end that may still change, and with them the last few tokens.
+        """
         self._window = self._window[self._num_whole :]
-        self._num_whole = len(self._window)
+        self._num_whole = len(self._window) - (_MAX_UNFINISHED if held else 0)
         self._text = self._decode(self._window)
-        self._num_emitted = len(self._text)
+        self._num_emitted = len(self._text) - held
 
     def _decode(self, token_ids: Sequence[int]) -> str:
         return self._tokenizer.decode(token_ids, skip_special_tokens=self._skip)

@@ -2,11 +2,14 @@
 
 Part of the conversations (`WITH_TOOLS`) keep their function calls and declare the functions in
 the system turn (Hermes form), some with described parameters, most without; the others drop
-calls and results, so that the model also talks when a client declares no function. Written to `--out`:
+calls and results, so that the model also talks when a client declares no function.
+
+Written to `--out`:
 
 - `tokenizer/`: byte-level BPE tokenizer with the chat template;
 - `train.npz`, `dev.npz`: `tokens` uint16 `[total]`, `weights` uint8 `[total]` (what a token's
-  loss counts, in tenths), `starts` int64 `[conversations + 1]`.
+  loss counts, in tenths), `starts` int64 `[conversations + 1]`;
+- `train.jsonl`, `dev.jsonl`: the conversations as chat messages, for `bita tune` and benchmarks.
 
     python prepare.py --data shared/data/sgd --out build/concierge
 """
@@ -24,7 +27,14 @@ from tqdm import tqdm
 from transformers import PreTrainedTokenizerFast
 
 SPECIAL = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
-MARKERS = ["<tool_call>", "</tool_call>", "<tool_response>", "</tool_response>", "<tools>", "</tools>"]
+MARKERS = [
+    "<tool_call>",
+    "</tool_call>",
+    "<tool_response>",
+    "</tool_response>",
+    "<tools>",
+    "</tools>",
+]
 SPLIT = r"'(?:s|t|re|ve|m|ll|d)| ?\p{L}+|\p{N}{1,2}| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
 # Loss weight of a token by the role that wrote it, in tenths. Function definitions and results
 # are copied from services: nothing of them has to be predicted.
@@ -73,7 +83,7 @@ def conversations(folder: Path, split: str, seed: int) -> Iterator[dict]:
             if tools and rng.random() < WITH_TOOLS:
                 if rng.random() >= DESCRIBED:
                     tools = [_undescribed(tool) for tool in tools]
-                yield {"messages": record["messages"], "tools": tools}
+                yield {"messages": [_openai(m) for m in record["messages"]], "tools": tools}
             else:
                 yield {"messages": _talk_only(record["messages"]), "tools": None}
 
@@ -83,6 +93,16 @@ def _undescribed(tool: dict) -> dict:
     properties = {name: {"type": "string"} for name in function["parameters"]["properties"]}
     parameters = {**function["parameters"], "properties": properties}
     return {"type": "function", "function": {**function, "parameters": parameters}}
+
+
+def _openai(message: dict) -> dict:
+    """The message with its calls in OpenAI's form, results as text."""
+    if "tool_calls" in message:
+        calls = [{"type": "function", "function": call} for call in message["tool_calls"]]
+        return {**message, "tool_calls": calls}
+    if message["role"] == "tool":
+        return {**message, "content": json.dumps(message["content"], ensure_ascii=False)}
+    return message
 
 
 def _talk_only(messages: list[dict]) -> list[dict]:
@@ -138,23 +158,21 @@ def encode(
 
 def _weights(ids: list[int], start: int, end: int, roles: dict[tuple, str]) -> list[int]:
     """A turn's header is given by the template and weighs nothing; its text and end count."""
-    weights, weight, header = [], 0, False
-    for i, token in enumerate(ids):
-        if token == start:
-            header = True
-            role = next(r for key, r in roles.items() if tuple(ids[i + 1 : i + 1 + len(key)]) == key)
-            weight, skip = WEIGHTS[role], i + 1 + len(next(k for k, r in roles.items() if r == role))
-        weights.append(0 if header else weight)
-        if header and i == skip:  # the newline that closes the header
-            header = False
-        if token == end:
-            weight = 0
+    weights = [0] * len(ids)
+    opened = [i for i, token in enumerate(ids) if token == start]
+    for i in opened:
+        name = next(key for key in roles if tuple(ids[i + 1 : i + 1 + len(key)]) == key)
+        first = i + 2 + len(name)  # behind the role and its newline
+        last = ids.index(end, first)
+        weights[first : last + 1] = [WEIGHTS[roles[name]]] * (last + 1 - first)
     return weights
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--data", type=Path, required=True, help="folder of the sgd-*.jsonl.gz files")
+    parser.add_argument(
+        "--data", type=Path, required=True, help="folder of the sgd-*.jsonl.gz files"
+    )
     parser.add_argument("--out", type=Path, required=True, help="folder to write to")
     parser.add_argument("--vocabulary", type=int, default=4096, help="tokens in the vocabulary")
     parser.add_argument("--seed", type=int, default=0, help="which conversations keep their calls")
@@ -163,13 +181,15 @@ def main() -> None:
 
     renderer = PreTrainedTokenizerFast(tokenizer_object=Tokenizer(models.BPE()))
     renderer.chat_template = (Path(__file__).parent / "chat_template.jinja").read_text()
-    texts = {
-        split: [
+    texts: dict[str, list[str]] = {}
+    for split in ("train", "dev"):
+        records = list(conversations(args.data, split, args.seed))
+        with (args.out / f"{split}.jsonl").open("w") as file:
+            file.writelines(json.dumps(record) + "\n" for record in records)
+        texts[split] = [
             renderer.apply_chat_template(c["messages"], tools=c["tools"], tokenize=False)
-            for c in tqdm(conversations(args.data, split, args.seed), desc=f"render {split}")
+            for c in tqdm(records, desc=f"render {split}")
         ]
-        for split in ("train", "dev")
-    }
     tokenizer = train_tokenizer(texts["train"], args.vocabulary)
     tokenizer.save_pretrained(args.out / "tokenizer")
     for split, rendered in texts.items():

@@ -5,7 +5,7 @@ Matrices are trained by Muon, embeddings and norms by AdamW; the learning rate w
 and then decays linearly to zero. `--out` holds the newest checkpoint (a run started again goes
 on from it), `log.jsonl`, and at the end the bf16 model with its tokenizer.
 
-    python train.py --data build/concierge --out build/concierge/run --steps 620
+    python train.py --data build/concierge --out build/concierge/run --steps 560
 """
 
 import argparse
@@ -123,7 +123,9 @@ def autocast(device: torch.device) -> torch.autocast:
     return torch.autocast(device.type, torch.bfloat16, enabled=fast)
 
 
-def optimizers(model: LlamaForCausalLM, muon_lr: float, adam_lr: float) -> list[torch.optim.Optimizer]:
+def optimizers(
+    model: LlamaForCausalLM, muon_lr: float, adam_lr: float
+) -> list[torch.optim.Optimizer]:
     matrices = [p for n, p in model.named_parameters() if p.ndim == 2 and "embed" not in n]
     others = [p for n, p in model.named_parameters() if p.ndim != 2 or "embed" in n]
     return [
@@ -196,7 +198,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", type=Path, required=True, help="folder prepare.py wrote")
     parser.add_argument("--out", type=Path, required=True, help="checkpoint, log and model")
-    parser.add_argument("--steps", type=int, default=620, help="optimiser steps")
+    parser.add_argument("--steps", type=int, default=560, help="optimiser steps")
     parser.add_argument("--batch-tokens", type=int, default=8192, help="padded tokens a step")
     parser.add_argument("--muon-lr", type=float, default=4e-3, help="peak rate of the matrices")
     parser.add_argument("--adam-lr", type=float, default=3e-3, help="peak rate of the rest")

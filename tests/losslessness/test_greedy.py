@@ -46,7 +46,6 @@ def test_every_architecture_gives_the_tokens_of_generate(architecture: str) -> N
         assert factories.run(alone, [request])[request.request_id] == expected[request.request_id]
 
 
-
 @pytest.fixture(scope="module")
 def llama() -> tuple[object, list[list[int]], dict[str, list[int]]]:
     """A model, prompts and what generate says of them."""

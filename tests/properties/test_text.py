@@ -1,5 +1,7 @@
 """Text in pieces is the text in one piece, however tokens and characters are divided."""
 
+from itertools import pairwise
+
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -21,7 +23,7 @@ cut_points = st.sets(st.integers(0, 60))
 def divide(items, cuts):
     """`items` in slices, cut at these places."""
     places = [0, *sorted(c for c in cuts if c < len(items)), len(items)]
-    return [items[a:b] for a, b in zip(places, places[1:], strict=False)]
+    return [items[a:b] for a, b in pairwise(places)]
 
 
 def detokenize(tokenizer, prompt_ids, pieces):

@@ -9,6 +9,7 @@ from typing import Any
 import httpx
 import pytest
 
+from engine.errors import UnsupportedModel
 from server.chat_template import ChatTemplate
 from server.errors import ApiError
 from tests.server.conftest import MakeHttp
@@ -48,6 +49,11 @@ def test_the_template_may_be_in_the_tokenizers_configuration(tmp_path: Path, tem
 def test_a_model_may_have_none(tmp_path: Path) -> None:
     assert ChatTemplate.load(tmp_path) is None
     assert ChatTemplate.load(write(tmp_path)) is None
+
+
+def test_a_broken_template_is_found_at_the_start(tmp_path: Path) -> None:
+    with pytest.raises(UnsupportedModel, match="broken"):
+        ChatTemplate.load(write(tmp_path, chat_template="{% if %}"))
 
 
 async def test_chat_without_a_template_is_refused(make_http: MakeHttp, tmp_path: Path) -> None:

@@ -123,6 +123,24 @@ async def test_not_a_number_is_refused(http: httpx.AsyncClient) -> None:
     assert error_of(response)["param"] == "temperature"
 
 
+@pytest.mark.parametrize("fields", [{"\ud800": 1}, {"model": "\ud800"}])
+async def test_half_a_surrogate_pair_is_the_clients_mistake(
+    http: httpx.AsyncClient, fields: dict[str, Any]
+) -> None:
+    body = json.dumps(chat(**fields))
+    response = await http.post(CHAT, content=body, headers={"content-type": "application/json"})
+    assert response.status_code in (400, 404)
+    error_of(response)
+
+
+@pytest.mark.parametrize("depth", [100, 300, 900])
+async def test_deep_nesting_harms_nobody(http: httpx.AsyncClient, depth: int) -> None:
+    parameters = '{"a":' * depth + "1" + "}" * depth
+    body = json.dumps(chat(tools=[WEATHER])).replace('{"type": "string"}', parameters)
+    response = await http.post(CHAT, content=body, headers={"content-type": "application/json"})
+    assert response.status_code in (200, 400)
+
+
 async def test_unknown_model(http: httpx.AsyncClient) -> None:
     response = await http.post(CHAT, json=chat(model="other"))
     assert response.status_code == 404

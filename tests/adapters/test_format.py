@@ -1,0 +1,176 @@
+"""An adapter's folder: what goes in comes out, and everything else is refused by name."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from adapters import format as adapter_format
+from adapters.errors import AdapterError, AdapterFormatError, AdapterMismatch
+from adapters.format import CONFIG, MAX_CONFIG_BYTES, WEIGHTS, AdapterConfig, BitaAdapter
+from adapters.profile import HitProfile
+from tests.adapters.tiny import HEAD_DIM, HIDDEN, KV_HEADS, LAYERS, SHAPE
+
+PROMPTS, MASKS = 4, 3
+
+
+@pytest.fixture
+def adapter() -> BitaAdapter:
+    torch.manual_seed(0)
+    config = AdapterConfig(
+        **asdict(SHAPE),
+        num_prompts=PROMPTS,
+        num_masks=MASKS,
+        profile=HitProfile([[0.4, 0.1], [0.3, 0.1], [0.2, 0.1]], [9, 5, 2]),
+        tuning={"steps": 3},
+    )
+    return BitaAdapter(
+        config,
+        torch.randn(LAYERS, 2, KV_HEADS, PROMPTS, HEAD_DIM),
+        torch.randn(MASKS, HIDDEN),
+    )
+
+
+@pytest.fixture
+def folder(adapter: BitaAdapter, tmp_path: Path) -> Path:
+    adapter.save(tmp_path / "adapter")
+    return tmp_path / "adapter"
+
+
+def edit_config(folder: Path, change: Callable[[dict[str, Any]], object]) -> None:
+    record = json.loads((folder / CONFIG).read_text())
+    change(record)
+    (folder / CONFIG).write_text(json.dumps(record))
+
+
+def edit_weights(folder: Path, change: Callable[[dict[str, torch.Tensor]], object]) -> None:
+    tensors = load_file(folder / WEIGHTS)
+    change(tensors)
+    save_file({k: v.contiguous() for k, v in tensors.items()}, folder / WEIGHTS)
+
+
+def test_round_trip(adapter: BitaAdapter, folder: Path) -> None:
+    loaded = BitaAdapter.load(folder, SHAPE)
+    assert loaded.config == adapter.config
+    assert torch.equal(loaded.prompt_kv, adapter.prompt_kv)
+    assert torch.equal(loaded.mask_embeddings, adapter.mask_embeddings)
+    assert sorted(p.name for p in folder.iterdir()) == [CONFIG, WEIGHTS]
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision_is_read_as_float32(folder: Path, dtype: torch.dtype) -> None:
+    edit_weights(folder, lambda t: t.update({k: v.to(dtype) for k, v in t.items()}))
+    assert BitaAdapter.load(folder).prompt_kv.dtype == torch.float32
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("model_type", "qwen2"),
+        ("hidden_size", 64),
+        ("num_layers", 3),
+        ("num_kv_heads", 4),
+        ("head_dim", 16),
+        ("vocab_size", 49),
+    ],
+)
+def test_another_base_is_refused_before_the_weights_are_opened(
+    folder: Path, field: str, value: object, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def opened(*_: object, **__: object) -> None:
+        raise AssertionError("the weights were opened")
+
+    monkeypatch.setattr(adapter_format, "safe_open", opened)
+    with pytest.raises(AdapterMismatch, match=field):
+        BitaAdapter.load(folder, replace(SHAPE, **{field: value}))
+
+
+@pytest.mark.parametrize("name", [CONFIG, WEIGHTS])
+def test_a_missing_file_is_named(folder: Path, name: str) -> None:
+    (folder / name).unlink()
+    with pytest.raises(AdapterFormatError, match=name):
+        BitaAdapter.load(folder)
+
+
+@pytest.mark.parametrize(
+    ("change", "match"),
+    [
+        (lambda r: r.update(surprise=1), "surprise"),
+        (lambda r: r.pop("num_masks"), "num_masks"),
+        (lambda r: r.pop("profile"), "profile"),
+        (lambda r: r.pop("format"), "format"),
+        (lambda r: r.update(format="bita-2"), "format"),
+        (lambda r: r.update(num_prompts=0), "num_prompts"),
+        (lambda r: r.update(num_prompts=10**9), "num_prompts"),
+        (lambda r: r.update(num_prompts="4"), "num_prompts"),
+        (lambda r: r.update(num_masks=17), "num_masks"),
+        (lambda r: r["profile"]["rates"].pop(), "profile"),
+        (lambda r: r.update(num_masks=2), "3|depths"),
+        (lambda r: r["profile"].update(extra=[]), "extra"),
+        (lambda r: r["profile"]["rates"][0].append("much"), CONFIG),
+        (lambda r: r["profile"]["rates"][0].append(2.0), "probabilities"),
+        (lambda r: r.update(profile=[1]), CONFIG),
+    ],
+)
+def test_a_config_that_is_not_ours_is_refused(
+    folder: Path, change: Callable[[dict[str, Any]], object], match: str
+) -> None:
+    edit_config(folder, change)
+    with pytest.raises(AdapterFormatError, match=match):
+        BitaAdapter.load(folder)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"{", b"[]", b"null", b"\xff\xfe", b"[" * 100_000],
+    ids=["empty", "open", "list", "null", "not-utf8", "deep"],
+)
+def test_a_config_that_is_no_json_object_is_refused(folder: Path, content: bytes) -> None:
+    (folder / CONFIG).write_bytes(content)
+    with pytest.raises(AdapterFormatError):
+        BitaAdapter.load(folder)
+
+
+def test_a_config_too_large_is_refused_unread(folder: Path) -> None:
+    (folder / CONFIG).write_bytes(b" " * (MAX_CONFIG_BYTES + 1))
+    with pytest.raises(AdapterFormatError, match="larger"):
+        BitaAdapter.load(folder)
+
+
+@pytest.mark.parametrize(
+    ("change", "match"),
+    [
+        (lambda t: t.pop("prompt_kv"), "prompt_kv"),
+        (lambda t: t.update(extra=torch.zeros(1)), "extra"),
+        (lambda t: t.update(mask_embeddings=torch.zeros(MASKS, HIDDEN + 1)), "mask_embeddings"),
+        (lambda t: t.update(prompt_kv=t["prompt_kv"].flatten()), "prompt_kv"),
+        (lambda t: t.update(prompt_kv=t["prompt_kv"].to(torch.int32)), "prompt_kv.*I32"),
+        (lambda t: t["prompt_kv"].view(-1).__setitem__(0, float("nan")), "prompt_kv.*finite"),
+        (lambda t: t["mask_embeddings"].view(-1).__setitem__(0, float("inf")), "mask_emb.*finite"),
+    ],
+)
+def test_weights_that_do_not_fit_are_refused_by_name(
+    folder: Path, change: Callable[[dict[str, torch.Tensor]], object], match: str
+) -> None:
+    edit_weights(folder, change)
+    with pytest.raises(AdapterFormatError, match=match):
+        BitaAdapter.load(folder)
+
+
+@pytest.mark.parametrize("content", [b"", b"\x80\x02}q\x00.", b"\xff" * 64])
+def test_weights_that_are_no_safetensors_are_refused(folder: Path, content: bytes) -> None:
+    (folder / WEIGHTS).write_bytes(content)
+    with pytest.raises(AdapterFormatError):
+        BitaAdapter.load(folder)
+
+
+def test_all_refusals_are_adapter_errors() -> None:
+    assert issubclass(AdapterFormatError, AdapterError)
+    assert issubclass(AdapterMismatch, AdapterError)

@@ -1,0 +1,148 @@
+"""Prompt files and self-generated answers."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from adapters.errors import AdapterError
+from adapters.tuning import generate as module
+from adapters.tuning.generate import generate
+from adapters.tuning.layout import Sample
+from adapters.tuning.prompts import Conversation, load, split
+from tests.adapters.tiny import VOCAB, Successor
+
+USER = {"role": "user", "content": "10"}
+
+
+def test_load_reads_both_forms_and_equal_lines_once(tmp_path: Path) -> None:
+    tools = [{"type": "function"}]
+    chat = json.dumps({"messages": [USER], "tools": tools})
+    plain = json.dumps({"prompt": "hello"})
+    file = tmp_path / "prompts.jsonl"
+    file.write_text(f"{chat}\n\n{plain}\n{chat}\n{plain}")
+    expected = [
+        Conversation([USER], tools),
+        Conversation([{"role": "user", "content": "hello"}]),
+    ]
+    assert load(file) == expected
+    with gzip.open(tmp_path / "prompts.jsonl.gz", "wb") as packed:
+        packed.write(file.read_bytes())
+    assert load(tmp_path / "prompts.jsonl.gz") == expected
+
+
+@pytest.mark.parametrize(
+    "line", ["{", "[]", "7", '"prompt"', "{}", '{"messages": []}', '{"messages": [{}]}',
+             '{"messages": 3}', '{"messages": ["role"]}']
+)
+def test_load_names_the_line_that_is_neither(tmp_path: Path, line: str) -> None:
+    (tmp_path / "p.jsonl").write_text(f'{{"prompt": "a"}}\n{line}\n')
+    with pytest.raises(AdapterError, match=r"p\.jsonl, line 2"):
+        load(tmp_path / "p.jsonl")
+
+
+def test_load_refuses_a_file_without_prompts(tmp_path: Path) -> None:
+    (tmp_path / "p.jsonl").write_text("\n\n")
+    with pytest.raises(AdapterError, match="no prompts"):
+        load(tmp_path / "p.jsonl")
+
+
+@given(st.integers(2, 60), st.floats(0.01, 0.99), st.integers(0, 5))
+def test_split_is_a_partition_with_both_sides(count: int, held_out: float, seed: int) -> None:
+    all_ = [Conversation([{"role": "user", "content": str(i)}]) for i in range(count)]
+    learn, held = split(all_, held_out, seed)
+    assert learn
+    assert held
+    key = [c.messages[0]["content"] for c in (*learn, *held)]
+    assert sorted(key, key=int) == [str(i) for i in range(count)]
+    assert (learn, held) == split(all_, held_out, seed)
+
+
+def test_split_refuses_a_single_conversation() -> None:
+    with pytest.raises(AdapterError, match="two"):
+        split([Conversation([USER])], 0.1, 0)
+
+
+def render(messages: list[dict[str, Any]], _: list[dict[str, Any]] | None) -> list[int]:
+    """Tokens of the content; another speaker's text starts with token 1."""
+    ids: list[int] = []
+    for message in messages:
+        own = message["role"] == "assistant"
+        ids += ([] if own else [1]) + [int(t) for t in message["content"].split()]
+    return ids
+
+
+def decode(tokens: list[int]) -> str:
+    return " ".join(map(str, tokens))
+
+
+def run(
+    conversations: list[Conversation], file: Path, source: Successor | None = None, **limits: int
+) -> list[Sample]:
+    sizes = {"max_tokens": 20, "max_length": 80} | limits
+    return generate(
+        conversations, source or Successor(), render, decode, file, title="test", **sizes
+    )
+
+
+def talk(*turns: int) -> Conversation:
+    """A conversation whose user says these tokens, the assistant something else between."""
+    messages = []
+    for turn in turns:
+        messages += [
+            {"role": "user", "content": str(turn)},
+            {"role": "assistant", "content": "what the corpus says"},
+        ]
+    return Conversation(messages)
+
+
+def test_the_model_answers_every_turn_after_its_own_words(tmp_path: Path) -> None:
+    (sample,) = run([talk(VOCAB - 3, VOCAB - 2)], tmp_path / "a.jsonl")
+    end = [VOCAB - 1, 0]
+    assert sample.token_ids == [1, VOCAB - 3, VOCAB - 2, *end, 1, VOCAB - 2, *end]
+    assert sample.spans == [(2, 5), (7, 9)]
+
+
+def test_answers_cut_off_are_dropped_and_end_the_conversation(tmp_path: Path) -> None:
+    source = Successor()
+    cut, whole = run([talk(5, VOCAB - 2), talk(VOCAB - 2)], tmp_path / "a.jsonl", source)
+    assert cut.spans == []
+    assert whole.spans == [(2, 4)]
+    assert len(source.asked) == 2
+
+
+def test_a_conversation_stops_where_it_no_longer_fits(tmp_path: Path) -> None:
+    (sample,) = run([talk(VOCAB - 2, VOCAB - 2)], tmp_path / "a.jsonl", max_length=23)
+    assert len(sample.spans) == 1
+
+
+def test_a_run_started_again_asks_only_for_what_is_missing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "CONVERSATIONS_AT_ONCE", 2)
+    conversations = [talk(VOCAB - 2 - i % 5) for i in range(5)]
+    whole = run(conversations, tmp_path / "whole.jsonl")
+    run(conversations[:2], tmp_path / "cut.jsonl")
+    source = Successor()
+    assert run(conversations, tmp_path / "cut.jsonl", source) == whole
+    assert len(source.asked) == 3
+    assert (tmp_path / "cut.jsonl").read_text() == (tmp_path / "whole.jsonl").read_text()
+    again = Successor()
+    assert run(conversations, tmp_path / "cut.jsonl", again) == whole
+    assert again.asked == []
+
+
+def test_a_line_cut_short_by_a_kill_is_made_again(tmp_path: Path) -> None:
+    conversations = [talk(VOCAB - 2), talk(VOCAB - 3), talk(VOCAB - 4)]
+    file = tmp_path / "a.jsonl"
+    whole = run(conversations, file)
+    text = file.read_text()
+    file.write_text(text[:-7])
+    assert run(conversations, file) == whole
+    assert file.read_text() == text

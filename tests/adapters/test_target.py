@@ -1,0 +1,190 @@
+"""Two-phase tuning forward against one dense pass of stock transformers (sec. 2.3, 7.1)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from transformers import DynamicCache
+
+from adapters.tuning.layout import MaskGroups, Sample, mask_groups
+from adapters.tuning.target import TargetModel
+from tests import factories
+from tests.adapters import tiny
+
+FAMILIES = [
+    "Llama",
+    "Qwen2",
+    "Qwen3",
+    "Mistral",
+    "Gemma2",
+    "Gemma3Text",
+    "Phi3",
+    "GPTNeoX",
+    "OPT",
+    "GPT2",
+    "Granite",
+    "Olmo2",
+]
+MASKS, PROMPTS = 3, 4
+TEXT, ANCHORS = 30, [5, 6, 13, 22, 27]
+
+
+def sample(vocabulary: int) -> Sample:
+    generator = torch.Generator().manual_seed(3)
+    tokens = torch.randint(0, vocabulary, (TEXT,), generator=generator).tolist()
+    return Sample(tokens, [(5, TEXT)])
+
+
+def dense_mask(groups: MaskGroups, window: int | None) -> Tensor:
+    """Who sees whom of prompts, real tokens, mask rows: bool `[real + rows, all]`."""
+    rows = groups.labels.shape[1]
+    seen = torch.zeros(TEXT + rows, PROMPTS + TEXT + rows, dtype=torch.bool)
+    seen[:TEXT, PROMPTS : PROMPTS + TEXT] = torch.ones(TEXT, TEXT).tril().bool()
+    seen[TEXT:, :PROMPTS] = True
+    seen[TEXT:, PROMPTS:] = groups.visible[0]
+    if window is not None:
+        positions = torch.cat([torch.arange(TEXT), groups.positions[0]])
+        seen[:, PROMPTS:] &= positions[:, None] - positions < window
+    return seen
+
+
+def attention_mask(model: Any, groups: MaskGroups) -> Tensor | dict[str, Tensor]:
+    """The dense mask as the family takes it: one, or one a kind of layer."""
+
+    def additive(window: int | None) -> Tensor:
+        seen = dense_mask(groups, window)[None, None]
+        return torch.zeros(seen.shape).masked_fill(~seen, torch.finfo(torch.float32).min)
+
+    config = model.config
+    window = getattr(config, "sliding_window", None)
+    kinds = set(getattr(config, "layer_types", None) or [])
+    if kinds - {"full_attention"}:
+        return {
+            "full_attention": additive(None),
+            "sliding_attention": additive(window),
+        }
+    return additive(window if config.model_type in ("mistral", "phi3") else None)
+
+
+def dense(
+    model: Any, text: Sample, groups: MaskGroups, embeddings: Tensor, prompt_kv: Tensor
+) -> Tensor:
+    """Hidden states of real and mask rows in one stock forward, prompts as a cache."""
+    model.set_attn_implementation("eager")
+    cache = DynamicCache()
+    for layer, (key, value) in enumerate(prompt_kv):
+        cache.update(key[None], value[None], layer)
+    embedded = model.get_input_embeddings()(torch.tensor([text.token_ids]))
+    positions = torch.cat([torch.arange(TEXT)[None], groups.positions], dim=1)
+    output = model.base_model(
+        inputs_embeds=torch.cat([embedded, embeddings], dim=1),
+        position_ids=positions,
+        attention_mask=attention_mask(model, groups),
+        past_key_values=cache,
+        use_cache=True,
+    )
+    hidden: Tensor = output.last_hidden_state
+    return hidden
+
+
+def trainables(model: Any, target: TargetModel, groups: int) -> tuple[Tensor, Tensor]:
+    """Random prompt K/V and mask embeddings of all rows."""
+    torch.manual_seed(4)
+    context = target.context(torch.tensor([[1, 2]]))
+    _, heads, _, dim = context.keys[0].shape
+    width = model.get_input_embeddings().weight.shape[1]
+    prompt_kv = torch.randn(len(context.keys), 2, heads, PROMPTS, dim)
+    masks = torch.randn(MASKS, width) * model.get_input_embeddings().weight.std()
+    return prompt_kv, masks.repeat(groups, 1)[None]
+
+
+@pytest.mark.parametrize("architecture", FAMILIES)
+@torch.no_grad()
+def test_two_phases_equal_one_dense_pass(architecture: str) -> None:
+    model = factories.tiny_model(architecture)
+    target = TargetModel(model)
+    text = sample(model.config.vocab_size)
+    groups = mask_groups([text], [ANCHORS], MASKS)
+    prompt_kv, embeddings = trainables(model, target, len(ANCHORS))
+    context = target.context(torch.tensor([text.token_ids]))
+    logits = target.masks(context, embeddings, groups.positions, groups.visible, prompt_kv)
+    hidden = dense(model, text, groups, embeddings, prompt_kv)
+    expected = target.head(hidden[:, TEXT:])
+    scale = float(expected.abs().max())
+    assert torch.allclose(logits / scale, expected / scale, atol=1e-5)
+    assert (logits.argmax(-1) == expected.argmax(-1)).all()
+
+
+@pytest.mark.parametrize("architecture", FAMILIES)
+@torch.no_grad()
+def test_real_rows_do_not_know_of_prompts_and_masks(architecture: str) -> None:
+    """The rows the model itself decides by are its own, whatever the adapter."""
+    model = factories.tiny_model(architecture)
+    target = TargetModel(model)
+    text = sample(model.config.vocab_size)
+    groups = mask_groups([text], [ANCHORS], MASKS)
+    prompt_kv, embeddings = trainables(model, target, len(ANCHORS))
+    with_adapter = dense(model, text, groups, embeddings, prompt_kv)[:, :TEXT]
+    plain = model.base_model(torch.tensor([text.token_ids])).last_hidden_state
+    scale = float(plain.abs().max())
+    assert torch.allclose(with_adapter / scale, plain / scale, atol=1e-5)
+
+
+@pytest.mark.parametrize("architecture", ["Llama", "Qwen3", "Gemma2", "GPT2"])
+@torch.no_grad()
+def test_context_is_the_stock_models_cache(architecture: str) -> None:
+    model = factories.tiny_model(architecture)
+    ids = torch.tensor([sample(model.config.vocab_size).token_ids])
+    cache = DynamicCache()
+    model.base_model(ids, past_key_values=cache, use_cache=True)
+    context = TargetModel(model).context(ids)
+    for layer, (key, value) in enumerate(zip(context.keys, context.values, strict=True)):
+        assert torch.allclose(key, cache.layers[layer].keys, atol=1e-5)
+        assert torch.allclose(value, cache.layers[layer].values, atol=1e-5)
+
+
+@torch.no_grad()
+def test_neighbours_and_padding_change_nothing() -> None:
+    target = TargetModel(tiny.llama())
+    samples = tiny.noise(4)
+    anchors = [s.anchors()[: 3 + i] for i, s in enumerate(samples)]
+    prompt_kv = torch.randn(tiny.LAYERS, 2, tiny.KV_HEADS, PROMPTS, tiny.HEAD_DIM)
+    masks = torch.randn(MASKS, tiny.HIDDEN)
+
+    def logits(chosen: list[int]) -> Tensor:
+        some, places = [samples[i] for i in chosen], [anchors[i] for i in chosen]
+        groups = mask_groups(some, places, MASKS)
+        width = max(len(s.token_ids) for s in some)
+        ids = [s.token_ids + [0] * (width - len(s.token_ids)) for s in some]
+        rows = masks.repeat(groups.labels.shape[1] // MASKS, 1).expand(len(some), -1, -1)
+        return target.masks(
+            target.context(torch.tensor(ids)), rows, groups.positions, groups.visible, prompt_kv
+        )
+
+    together = logits([0, 1, 2, 3])
+    for i, places in enumerate(anchors):
+        used = len(places) * MASKS
+        assert torch.allclose(together[i, :used], logits([i])[0], atol=1e-4)
+
+
+def test_gradients_reach_the_trainables_only() -> None:
+    model = tiny.llama()
+    target = TargetModel(model)
+    text = tiny.cycles(1)[0]
+    groups = mask_groups([text], [text.anchors()[:4]], MASKS)
+    prompt_kv = torch.randn(
+        tiny.LAYERS, 2, tiny.KV_HEADS, PROMPTS, tiny.HEAD_DIM, requires_grad=True
+    )
+    masks = torch.randn(MASKS, tiny.HIDDEN, requires_grad=True)
+    context = target.context(torch.tensor([text.token_ids]))
+    assert not any(t.requires_grad for t in (*context.keys, *context.values))
+    rows = masks.repeat(4, 1)[None]
+    target.masks(context, rows, groups.positions, groups.visible, prompt_kv).sum().backward()
+    assert prompt_kv.grad is not None
+    assert prompt_kv.grad.flatten(1).abs().sum(dim=1).gt(0).all()
+    assert masks.grad is not None
+    assert masks.grad.abs().sum(dim=1).gt(0).all()
+    assert all(p.grad is None for p in model.parameters())

@@ -1,0 +1,77 @@
+"""A tiny random model that answers greedily, and samples of its own answers."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from transformers import LlamaConfig, LlamaForCausalLM
+
+from adapters.format import BaseShape
+from adapters.tuning.layout import Sample
+
+VOCAB, HIDDEN, LAYERS, HEADS, KV_HEADS, HEAD_DIM = 48, 32, 2, 4, 2, 8
+
+SHAPE = BaseShape(
+    model_type="llama",
+    hidden_size=HIDDEN,
+    num_layers=LAYERS,
+    num_kv_heads=KV_HEADS,
+    head_dim=HEAD_DIM,
+    vocab_size=VOCAB,
+)
+
+
+def llama(seed: int = 0) -> Any:
+    """Random weights, float32, tokens that vary."""
+    torch.manual_seed(seed)
+    config = LlamaConfig(
+        vocab_size=VOCAB,
+        hidden_size=HIDDEN,
+        intermediate_size=64,
+        num_hidden_layers=LAYERS,
+        num_attention_heads=HEADS,
+        num_key_value_heads=KV_HEADS,
+        head_dim=HEAD_DIM,
+        max_position_embeddings=256,
+    )
+    model = LlamaForCausalLM(config).eval().requires_grad_(False)
+    for name, parameter in model.named_parameters():
+        if parameter.ndim == 2 and "embed" not in name:
+            parameter.mul_(3.0)
+    return model
+
+
+def cycles(count: int, seed: int = 0, length: int = 40) -> list[Sample]:
+    """Texts that go up by one from a random token: what follows can be learned by position."""
+    rng = random.Random(seed)
+    samples = []
+    for _ in range(count):
+        first, start = rng.randrange(VOCAB), rng.randint(3, 8)
+        samples.append(Sample([(first + i) % VOCAB for i in range(length)], [(start, length)]))
+    return samples
+
+
+def noise(count: int, seed: int = 0) -> list[Sample]:
+    """Random tokens with two answers each, of unequal lengths."""
+    rng = random.Random(seed)
+    samples = []
+    for _ in range(count):
+        cuts = sorted(rng.sample(range(2, 40), 4))
+        tokens = [rng.randrange(VOCAB) for _ in range(rng.randint(cuts[-1], 44))]
+        samples.append(Sample(tokens, [(cuts[0], cuts[1]), (cuts[2], cuts[3])]))
+    return samples
+
+
+class Successor:
+    """An answer source without a model: answers count up to the end token 0."""
+
+    def __init__(self) -> None:
+        self.asked: list[list[int]] = []
+
+    def answers(self, prompts: Sequence[list[int]], max_tokens: int) -> list[list[int]]:
+        """From the last token of the prompt, up to `VOCAB - 1`, then 0."""
+        self.asked += [list(p) for p in prompts]
+        return [[*range(p[-1] + 1, VOCAB), 0][:max_tokens] for p in prompts]
