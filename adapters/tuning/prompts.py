@@ -30,7 +30,8 @@ def load(file: Path) -> list[Conversation]:
     conversations: dict[str, Conversation] = {}
     with opener(file, "rt", encoding="utf-8") as lines:
         for number, line in enumerate(lines, 1):
-            if line.strip() and line not in conversations:
+            line = line.strip()
+            if line and line not in conversations:
                 conversations[line] = _parse(line, f"{file.name}, line {number}")
     if not conversations:
         raise AdapterError(f"{file} holds no prompts")
@@ -40,7 +41,12 @@ def load(file: Path) -> list[Conversation]:
 def split(
     conversations: list[Conversation], held_out: float, seed: int
 ) -> tuple[list[Conversation], list[Conversation]]:
-    """Shuffle and cut: (to train on, to evaluate on); both have at least one."""
+    """Shuffle and cut: (to train on, to evaluate on); both have at least one.
+
+    Raises AdapterError where there is only one conversation.
+    """
+    if len(conversations) < 2:
+        raise AdapterError("to train and to evaluate takes at least two conversations")
     shuffled = random.Random(seed).sample(conversations, len(conversations))
     count = min(max(1, round(len(shuffled) * held_out)), len(shuffled) - 1)
     return shuffled[count:], shuffled[:count]
@@ -52,7 +58,7 @@ def _parse(line: str, where: str) -> Conversation:
         if "prompt" in record:
             return Conversation([{"role": "user", "content": str(record["prompt"])}])
         messages = record["messages"]
-        if not messages or not all("role" in m for m in messages):
+        if not messages or not all(isinstance(m, dict) and "role" in m for m in messages):
             raise AdapterError(f"{where}: messages need roles")
         return Conversation(messages, record.get("tools"))
     except (ValueError, KeyError, TypeError) as error:

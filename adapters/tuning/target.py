@@ -18,6 +18,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 from transformers import AttentionInterface
 
+from adapters.errors import AdapterError
+
 NAME = "bita_tuning"
 
 
@@ -110,9 +112,12 @@ def _attention(
     scaling: float | None = None,
     sliding_window: int | None = None,
     softcap: float | None = None,
+    s_aux: Tensor | None = None,
     **_: Any,
 ) -> tuple[Tensor, None]:
     """transformers' attention function; the pass set around the forward does the work."""
+    if s_aux is not None:
+        raise AdapterError("a model with attention sinks cannot be tuned")
     index: int = module.layer_idx  # type: ignore[assignment]
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
     layer = _Layer(index, scale, sliding_window, softcap)
@@ -123,13 +128,22 @@ AttentionInterface.register(NAME, _attention)
 
 
 class TargetModel:
-    """A frozen causal LM; restores the model's own attention when done is the caller's affair."""
+    """A frozen causal LM; to restore the model's own attention when done is the caller's affair.
+
+    Raises AdapterError where the model does not use transformers' attention interface, or asks
+    more of attention than windows and capped scores.
+    """
 
     def __init__(self, model: Any) -> None:
         model.requires_grad_(False).eval().set_attn_implementation(NAME)
         self.model = model
         self.embedding: nn.Module = model.get_input_embeddings()
         self.head: nn.Module = model.get_output_embeddings()
+        chunks = "chunked_attention" in (getattr(model.config, "layer_types", None) or ())
+        if chunks or not self.context(torch.zeros(1, 1, dtype=torch.int64)).keys:
+            raise AdapterError(
+                f"{model.config.model_type} cannot be tuned: its attention is its own"
+            )
 
     @property
     def device(self) -> torch.device:
@@ -140,6 +154,7 @@ class TargetModel:
     def context(self, token_ids: Tensor) -> Context:
         """K/V of real tokens, int64 `[samples, tokens]`, padded at the right."""
         step = _ContextPass()
+        token_ids = token_ids.to(self.device)
         positions = torch.arange(token_ids.shape[1], device=self.device).expand_as(token_ids)
         with _running(step):
             self.model.base_model(

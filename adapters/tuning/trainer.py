@@ -6,6 +6,7 @@ import json
 import math
 import time
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from tqdm import tqdm
 
+from adapters.errors import AdapterError
 from adapters.format import BaseShape
 from adapters.tuning.layout import IGNORE, Sample, mask_groups
 from adapters.tuning.recipe import TuningRecipe
@@ -28,6 +30,7 @@ class Tuner:
 
     prompt_kv: float32 `[layers, 2, kv_heads, prompts, head_dim]`.
     mask_embeddings: float32 `[masks, hidden]`.
+    Raises AdapterError where no sample has an anchor.
     """
 
     def __init__(
@@ -35,6 +38,8 @@ class Tuner:
     ) -> None:
         self.target, self.recipe = target, recipe
         self.samples = [s for s in samples if s.anchors()]
+        if not self.samples:
+            raise AdapterError("nothing to learn from: no whole answer has two tokens or more")
         generator = torch.Generator().manual_seed(recipe.seed)
         kv = (shape.num_layers, 2, shape.num_kv_heads, recipe.num_prompts, shape.head_dim)
         prompts = torch.randn(kv, generator=generator) * recipe.prompt_std
@@ -50,11 +55,17 @@ class Tuner:
         self.contexts = Contexts(target, CONTEXT_CACHE_BYTES)
 
     def fit(self, folder: Path) -> None:
-        """Train to the recipe's last step; a run begun in `folder` before goes on from there."""
+        """Train to the recipe's last step; a run begun in `folder` before goes on from there.
+
+        Raises AdapterError where that run is of another recipe.
+        """
         folder.mkdir(parents=True, exist_ok=True)
         checkpoint = folder / "checkpoint.pt"
         if checkpoint.exists():
-            self._restore(torch.load(checkpoint, weights_only=True))
+            state = torch.load(checkpoint, map_location=self.target.device, weights_only=True)
+            if state.get("recipe") != asdict(self.recipe):
+                raise AdapterError(f"{checkpoint} is of another recipe: remove it to start anew")
+            self._restore(state)
         bar = tqdm(total=self.recipe.steps, initial=self.steps_done, desc="tune", unit="step")
         smooth: list[tuple[float, float]] = []
         with (folder / "log.jsonl").open("a") as log, bar:
@@ -107,6 +118,7 @@ class Tuner:
 
     def _save(self, file: Path) -> None:
         state = {
+            "recipe": asdict(self.recipe),
             "step": self.steps_done,
             "prompt_kv": self.prompt_kv.detach(),
             "mask_embeddings": self.mask_embeddings.detach(),

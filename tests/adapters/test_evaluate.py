@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from adapters.format import BitaAdapter
+from adapters.profile import HitProfile
 from adapters.tuning import evaluate as module
 from adapters.tuning.evaluate import Evaluation, evaluate
 from adapters.tuning.export import card, export
@@ -23,7 +24,7 @@ def with_ranks(monkeypatch: pytest.MonkeyPatch, ranks: dict[int, list[int]]) -> 
     """Let the true token of mask m at an anchor have rank `ranks[anchor][m]`."""
 
     def run_groups(
-        _: Any, samples: list[Sample], anchors: list[list[int]], __: Any, ___: Any
+        _: Any, samples: list[Sample], anchors: list[list[int]], *__: Any
     ) -> tuple[torch.Tensor, torch.Tensor]:
         labels = mask_groups(samples, anchors, MASKS).labels
         logits = torch.full((*labels.shape, tiny.VOCAB), -1.0)
@@ -34,7 +35,8 @@ def with_ranks(monkeypatch: pytest.MonkeyPatch, ranks: dict[int, list[int]]) -> 
                     if label == IGNORE:
                         continue
                     others = [t for t in range(tiny.VOCAB) if t != label]
-                    order = others[: ranks[anchor][m]] + [label] + others[ranks[anchor][m] :]
+                    rank = ranks[anchor][m]
+                    order = [*others[:rank], label, *others[rank:]]
                     for place, token in enumerate(order):
                         logits[i, g * MASKS + m, token] = -float(place)
         return logits, labels
@@ -43,7 +45,7 @@ def with_ranks(monkeypatch: pytest.MonkeyPatch, ranks: dict[int, list[int]]) -> 
 
 
 def measure(samples: list[Sample]) -> Evaluation:
-    target: Any = None
+    target: Any = None  # the logits come from the table
     return evaluate(target, samples, torch.zeros(0), torch.zeros(MASKS, 1), RANKS)
 
 
@@ -98,7 +100,7 @@ def test_export_writes_an_adapter_that_loads_and_a_card_with_the_results(tmp_pat
     recipe = TuningRecipe(num_prompts=4)
     prompt_kv = torch.randn(tiny.LAYERS, 2, tiny.KV_HEADS, 4, tiny.HEAD_DIM, requires_grad=True)
     masks = torch.randn(3, tiny.HIDDEN, requires_grad=True)
-    profile = module.HitProfile([[0.512, 0.1]] * 3, [4, 3, 2])
+    profile = HitProfile([[0.512, 0.1]] * 3, [4, 3, 2])
     evaluation = Evaluation(profile, 1.875)
     made = export(tmp_path, tiny.SHAPE, recipe, evaluation, prompt_kv, masks)
     loaded = BitaAdapter.load(tmp_path, tiny.SHAPE)

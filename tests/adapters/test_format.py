@@ -82,7 +82,7 @@ def test_half_precision_is_read_as_float32(folder: Path, dtype: torch.dtype) -> 
     ],
 )
 def test_another_base_is_refused_before_the_weights_are_opened(
-    folder: Path, field: str, value: object, monkeypatch: pytest.MonkeyPatch
+    folder: Path, field: str, value: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def opened(*_: object, **__: object) -> None:
         raise AssertionError("the weights were opened")

@@ -38,8 +38,18 @@ def test_load_reads_both_forms_and_equal_lines_once(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "line", ["{", "[]", "7", '"prompt"', "{}", '{"messages": []}', '{"messages": [{}]}',
-             '{"messages": 3}', '{"messages": ["role"]}']
+    "line",
+    [
+        "{",
+        "[]",
+        "7",
+        '"prompt"',
+        "{}",
+        '{"messages": []}',
+        '{"messages": [{}]}',
+        '{"messages": 3}',
+        '{"messages": ["role"]}',
+    ],
 )
 def test_load_names_the_line_that_is_neither(tmp_path: Path, line: str) -> None:
     (tmp_path / "p.jsonl").write_text(f'{{"prompt": "a"}}\n{line}\n')

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from transformers import DynamicCache
 
+from adapters.errors import AdapterError
 from adapters.tuning.layout import MaskGroups, Sample, mask_groups
 from adapters.tuning.target import TargetModel
 from tests import factories
@@ -170,10 +171,16 @@ def test_neighbours_and_padding_change_nothing() -> None:
         assert torch.allclose(together[i, :used], logits([i])[0], atol=1e-4)
 
 
+@pytest.mark.parametrize("architecture", ["Falcon", "GPTJ", "Llama4Text", "GptOss"])
+def test_what_cannot_be_tuned_exactly_is_refused(architecture: str) -> None:
+    with pytest.raises(AdapterError, match="cannot be tuned"):
+        TargetModel(factories.tiny_model(architecture))
+
+
 def test_gradients_reach_the_trainables_only() -> None:
     model = tiny.llama()
+    text = tiny.answered(model, 1)[0]
     target = TargetModel(model)
-    text = tiny.cycles(1)[0]
     groups = mask_groups([text], [text.anchors()[:4]], MASKS)
     prompt_kv = torch.randn(
         tiny.LAYERS, 2, tiny.KV_HEADS, PROMPTS, tiny.HEAD_DIM, requires_grad=True

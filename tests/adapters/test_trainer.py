@@ -23,18 +23,20 @@ RECIPE = TuningRecipe(num_prompts=4, steps=6, conversations=4, groups=5, ranks=5
 
 def tuner(recipe: TuningRecipe = RECIPE, samples: list[Sample] | None = None) -> Tuner:
     target = TargetModel(tiny.llama())
-    return Tuner(target, tiny.SHAPE, recipe, tiny.cycles(12) if samples is None else samples)
+    return Tuner(target, tiny.SHAPE, recipe, tiny.noise(12) if samples is None else samples)
 
 
-def test_tuning_beats_the_untrained_adapter_on_held_out_texts() -> None:
-    one = tuner(replace(RECIPE, steps=120, groups=12))
-    held_out = tiny.cycles(8, seed=99)
+def test_tuning_beats_the_untrained_adapter_on_held_out_answers() -> None:
+    model = tiny.llama()
+    learn, held_out = tiny.answered(model, 64), tiny.answered(model, 16, seed=1)
+    recipe = replace(RECIPE, steps=60, conversations=8, groups=12)
+    one = Tuner(TargetModel(model), tiny.SHAPE, recipe, learn)
     untrained = evaluate(one.target, held_out, one.prompt_kv, one.mask_embeddings, 5)
-    for _ in range(one.recipe.steps):
+    for _ in range(recipe.steps):
         one.step()
     tuned = evaluate(one.target, held_out, one.prompt_kv, one.mask_embeddings, 5)
-    assert tuned.profile.rates[0][0] > untrained.profile.rates[0][0] + 0.2
-    assert tuned.acceptance_length > untrained.acceptance_length + 0.2
+    assert tuned.profile.rates[0][0] > untrained.profile.rates[0][0] + 0.1
+    assert tuned.acceptance_length > untrained.acceptance_length + 0.1
 
 
 def test_the_trunk_does_not_move() -> None:
@@ -58,9 +60,10 @@ def test_a_resumed_run_is_the_uninterrupted_one(tmp_path: Path) -> None:
     resumed = tuner()
     resumed.fit(tmp_path / "cut")
     assert resumed.steps_done == RECIPE.steps
-    assert torch.equal(resumed.prompt_kv, whole.prompt_kv)
-    assert torch.equal(resumed.mask_embeddings, whole.mask_embeddings)
-    steps = [json.loads(line)["step"] for line in (tmp_path / "cut" / "log.jsonl").open()]
+    assert torch.allclose(resumed.prompt_kv, whole.prompt_kv, atol=1e-5)
+    assert torch.allclose(resumed.mask_embeddings, whole.mask_embeddings, atol=1e-5)
+    lines = (tmp_path / "cut" / "log.jsonl").read_text().splitlines()
+    steps = [json.loads(line)["step"] for line in lines]
     assert steps == [4, 5, 6]
 
 

@@ -25,7 +25,7 @@ SHAPE = BaseShape(
 
 
 def llama(seed: int = 0) -> Any:
-    """Random weights, float32, tokens that vary."""
+    """Random weights in float32."""
     torch.manual_seed(seed)
     config = LlamaConfig(
         vocab_size=VOCAB,
@@ -37,21 +37,17 @@ def llama(seed: int = 0) -> Any:
         head_dim=HEAD_DIM,
         max_position_embeddings=256,
     )
-    model = LlamaForCausalLM(config).eval().requires_grad_(False)
-    for name, parameter in model.named_parameters():
-        if parameter.ndim == 2 and "embed" not in name:
-            parameter.mul_(3.0)
-    return model
+    return LlamaForCausalLM(config).eval().requires_grad_(False)
 
 
-def cycles(count: int, seed: int = 0, length: int = 40) -> list[Sample]:
-    """Texts that go up by one from a random token: what follows can be learned by position."""
-    rng = random.Random(seed)
-    samples = []
-    for _ in range(count):
-        first, start = rng.randrange(VOCAB), rng.randint(3, 8)
-        samples.append(Sample([(first + i) % VOCAB for i in range(length)], [(start, length)]))
-    return samples
+@torch.no_grad()
+def answered(model: Any, count: int, seed: int = 0, length: int = 24) -> list[Sample]:
+    """The model's own greedy answers of `length` tokens to random prompts of 8."""
+    generator = torch.Generator().manual_seed(seed)
+    ids = torch.randint(0, VOCAB, (count, 8), generator=generator)
+    for _ in range(length):
+        ids = torch.cat([ids, model(ids).logits[:, -1:].argmax(dim=-1)], dim=1)
+    return [Sample(row, [(8, 8 + length)]) for row in ids.tolist()]
 
 
 def noise(count: int, seed: int = 0) -> list[Sample]:
