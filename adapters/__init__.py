@@ -1,0 +1,1 @@
+"""What a BiTA adapter is: its file format, who sees what, its tuning. Knows no scheduler."""

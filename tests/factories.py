@@ -152,8 +152,11 @@ def run_outputs(
     return outputs
 
 
-def generate(model: Any, prompt: list[int], max_tokens: int = 24) -> list[int]:
-    """What transformers' `generate` gives for a prompt, greedily, with its stock attention."""
+def generate(model: Any, prompt: list[int], max_tokens: int = 24, stop: bool = False) -> list[int]:
+    """What transformers' `generate` gives for a prompt, greedily, with its stock attention.
+
+    stop: end at the model's end-of-sequence token; otherwise always `max_tokens` tokens.
+    """
     before = model.config._attn_implementation
     model.set_attn_implementation("eager")
     try:
@@ -162,7 +165,7 @@ def generate(model: Any, prompt: list[int], max_tokens: int = 24) -> list[int]:
                 torch.tensor([prompt]),
                 attention_mask=torch.ones(1, len(prompt), dtype=torch.int64),
                 max_new_tokens=max_tokens,
-                min_new_tokens=max_tokens,
+                min_new_tokens=None if stop else max_tokens,
                 do_sample=False,
                 pad_token_id=0,
             )

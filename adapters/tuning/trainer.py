@@ -108,7 +108,9 @@ class Tuner:
         """Samples of like length, each with its anchors, spread over the model's own answers."""
         ordered = sorted(self.samples, key=lambda s: len(s.token_ids))
         count = min(self.recipe.conversations, len(ordered))
-        first = int(rng.integers(0, len(ordered) - count + 1))
+        # A slice around any sample, so that the shortest and longest are drawn like the others.
+        first = int(rng.integers(0, len(ordered))) - int(rng.integers(0, count))
+        first = min(max(first, 0), len(ordered) - count)
         samples, anchors = ordered[first : first + count], []
         for sample in samples:
             places = sample.anchors()

@@ -1,0 +1,142 @@
+"""The server as a user starts it, on the embedded model, through the real `openai` client."""
+
+import asyncio
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import openai
+import pytest
+
+MODEL = "bita-concierge"
+ASK = [{"role": "user", "content": "I want to find a restaurant in San Jose."}]
+
+
+@pytest.fixture(scope="module")
+def url() -> Iterator[str]:
+    """`bita serve` on a free port, ready."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    bita = str(Path(sys.executable).with_name("bita"))
+    command = [bita, "serve", "--port", str(port), "--tree", "comb"]
+    process = subprocess.Popen(command, env={**os.environ, "BITA_DTYPE": "float32"})
+    base = f"http://127.0.0.1:{port}"
+    try:
+        deadline = time.monotonic() + 120
+        while not _ready(base):
+            assert process.poll() is None, "the server ended while starting"
+            assert time.monotonic() < deadline, "the server did not become ready"
+            time.sleep(0.2)
+        yield base
+    finally:
+        process.terminate()
+        assert process.wait(timeout=60) == 0
+
+
+def _ready(base: str) -> bool:
+    try:
+        return httpx.get(f"{base}/health/ready", timeout=5).status_code == 200
+    except httpx.TransportError:
+        return False
+
+
+@pytest.fixture
+def client(url: str) -> Iterator[openai.OpenAI]:
+    with openai.OpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0) as client:
+        yield client
+
+
+def ask(client: openai.OpenAI, **more):  # type: ignore[no-untyped-def]
+    settings = {"model": MODEL, "messages": ASK, "temperature": 0, "max_tokens": 48, **more}
+    return client.chat.completions.create(**settings)
+
+
+def test_speculation_changes_nothing_but_the_number_of_forwards(client: openai.OpenAI) -> None:
+    fast = ask(client)
+    plain = ask(client, extra_body={"speculation": {"enabled": False}})
+    assert fast.choices[0].message.content == plain.choices[0].message.content
+    assert fast.usage.completion_tokens == plain.usage.completion_tokens
+    receipt = fast.metrics["speculative_decoding"]
+    assert receipt["num_spec_steps"] < plain.usage.completion_tokens
+
+
+def test_a_stream_says_what_the_whole_answer_says(client: openai.OpenAI) -> None:
+    whole = ask(client)
+    chunks = list(ask(client, stream=True, stream_options={"include_usage": True}))
+    text = "".join(c.choices[0].delta.content or "" for c in chunks if c.choices)
+    assert text == whole.choices[0].message.content
+    assert chunks[-1].usage.completion_tokens == whole.usage.completion_tokens
+    assert [c.choices[0].finish_reason for c in chunks if c.choices][-1] == "stop"
+
+
+def test_a_seed_makes_sampling_repeatable_with_and_without_speculation(
+    client: openai.OpenAI,
+) -> None:
+    sampling = {"temperature": 1.0, "seed": 11, "top_p": 0.9}
+    answers = {
+        ask(client, **sampling, extra_body={"speculation": {"enabled": on}})
+        .choices[0]
+        .message.content
+        for on in (True, False, True)
+    }
+    assert len(answers) == 1
+
+
+def test_many_streams_at_once_say_what_each_says_alone(url: str, client: openai.OpenAI) -> None:
+    questions = ["Find me a bus to Fresno.", "I want to hear some music.", "Is it warm in Napa?"]
+    messages = [[{"role": "user", "content": q}] for q in questions]
+    alone = [ask(client, messages=m).choices[0].message.content for m in messages]
+
+    async def together() -> list[str | None]:
+        async with openai.AsyncOpenAI(base_url=f"{url}/v1", api_key="none") as many:
+            replies = await asyncio.gather(
+                *(
+                    many.chat.completions.create(
+                        model=MODEL, messages=m, temperature=0, max_tokens=48
+                    )
+                    for m in messages * 3
+                )
+            )
+        return [reply.choices[0].message.content for reply in replies]
+
+    assert asyncio.run(together()) == alone * 3
+
+
+@pytest.mark.parametrize(
+    ("change", "param"),
+    [
+        ({"model": "nobody"}, "model"),
+        ({"messages": []}, "messages"),
+        ({"temperature": 9}, "temperature"),
+        ({"max_tokens": 5000}, "messages"),
+        ({"logit_bias": {"99999": 1}}, "logit_bias"),
+        ({"extra_body": {"no_such_field": 1}}, "no_such_field"),
+    ],
+)
+def test_a_bad_request_is_refused_by_the_name_of_its_field(
+    client: openai.OpenAI, change: dict[str, object], param: str
+) -> None:
+    with pytest.raises(openai.APIStatusError) as refusal:
+        ask(client, **change)
+    assert 400 <= refusal.value.status_code < 500
+    assert refusal.value.param == param  # type: ignore[attr-defined]
+    assert ask(client).choices[0].message.content
+
+
+def test_an_abandoned_stream_frees_its_blocks(url: str, client: openai.OpenAI) -> None:
+    with ask(client, stream=True, max_tokens=1500, extra_body={"ignore_eos": True}) as stream:
+        next(iter(stream))
+    deadline = time.monotonic() + 20
+    while time.monotonic() < deadline:
+        metrics = httpx.get(f"{url}/metrics").text
+        lines = [x for x in metrics.splitlines() if x.startswith("vllm:num_requests_running{")]
+        if lines and lines[0].endswith(" 0.0"):
+            return
+        time.sleep(0.1)
+    pytest.fail("the request is still running")
