@@ -17,6 +17,7 @@ from torch import Tensor
 
 from adapters.errors import AdapterFormatError, AdapterMismatch
 from adapters.profile import HitProfile
+from adapters.successor import Successor
 
 WEIGHTS = "adapter_model.safetensors"
 CONFIG = "adapter_config.json"
@@ -24,6 +25,7 @@ FORMAT = "bita-1"
 MAX_CONFIG_BYTES = 1 << 20
 MAX_PROMPTS = 1024
 MAX_MASKS = 16
+MAX_RANK = 1024
 DTYPES = ("F32", "F16", "BF16")
 
 
@@ -44,12 +46,14 @@ class AdapterConfig(BaseShape):
     """Identity of the base, sizes, and what was measured.
 
     num_prompts, num_masks: prompt K/V pairs a layer and mask embeddings.
+    successor_rank: of the successor bias, 0 without one.
     profile: measured hit rates. tuning: recipe and results, for people.
     """
 
     num_prompts: int
     num_masks: int
     profile: HitProfile
+    successor_rank: int = 0
     tuning: dict[str, Any] = field(default_factory=dict)
 
     def check_base(self, base: BaseShape) -> None:
@@ -62,7 +66,11 @@ class AdapterConfig(BaseShape):
     def shapes(self) -> dict[str, tuple[int, ...]]:
         """Tensor names and shapes the weights file must hold, no more and no less."""
         prompts = (self.num_layers, 2, self.num_kv_heads, self.num_prompts, self.head_dim)
-        return {"prompt_kv": prompts, "mask_embeddings": (self.num_masks, self.hidden_size)}
+        shapes = {"prompt_kv": prompts, "mask_embeddings": (self.num_masks, self.hidden_size)}
+        if self.successor_rank:
+            shapes["successor_inner"] = (self.num_masks, self.vocab_size, self.successor_rank)
+            shapes["successor_outer"] = (self.vocab_size, self.successor_rank)
+        return shapes
 
 
 @dataclass(frozen=True)
@@ -70,17 +78,22 @@ class BitaAdapter:
     """prompt_kv: float32 `[layers, 2, kv_heads, prompts, head_dim]`, keys un-rotated.
 
     mask_embeddings: float32 `[masks, hidden]`, in the space of the model's `inputs_embeds`.
+    successor: the bias on draft logits, where the adapter has one.
     """
 
     config: AdapterConfig
     prompt_kv: Tensor
     mask_embeddings: Tensor
+    successor: Successor | None = None
 
     def save(self, folder: str | Path) -> None:
         """Write both files."""
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         tensors = {"prompt_kv": self.prompt_kv, "mask_embeddings": self.mask_embeddings}
+        if self.successor is not None:
+            tensors["successor_inner"] = self.successor.inner
+            tensors["successor_outer"] = self.successor.outer
         save_file(
             {k: v.detach().float().contiguous() for k, v in tensors.items()}, folder / WEIGHTS
         )
@@ -99,7 +112,10 @@ class BitaAdapter:
         if base is not None:
             config.check_base(base)
         tensors = _read_tensors(folder / WEIGHTS, config.shapes())
-        return cls(config, tensors["prompt_kv"], tensors["mask_embeddings"])
+        successor = None
+        if config.successor_rank:
+            successor = Successor(tensors["successor_inner"], tensors["successor_outer"])
+        return cls(config, tensors["prompt_kv"], tensors["mask_embeddings"], successor)
 
 
 def _read_config(file: Path) -> AdapterConfig:
@@ -118,6 +134,9 @@ def _read_config(file: Path) -> AdapterConfig:
         value = getattr(config, name)
         if not isinstance(value, int) or not 1 <= value <= most:
             raise AdapterFormatError(f"{file.name}: {name} must be 1 to {most}, not {value!r}")
+    rank = config.successor_rank
+    if not isinstance(rank, int) or not 0 <= rank <= MAX_RANK:
+        raise AdapterFormatError(f"{file.name}: successor_rank must be 0 to {MAX_RANK}")
     if len(config.profile.rates) != config.num_masks:
         raise AdapterFormatError(f"{file.name}: the hit profile needs {config.num_masks} depths")
     return config

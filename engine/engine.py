@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from adapters.format import BitaAdapter
+from adapters.successor import Successor
 from engine.batch import ForwardBatch, SegmentPlan
 from engine.cache.block_pool import BlockPool
 from engine.cache.storage import KVStorage
@@ -67,6 +68,7 @@ class Engine:
         for name, adapter in adapters.items():
             slot = self.slots[name]
             self.runner.set_adapter(slot, adapter.prompt_kv, adapter.mask_embeddings)
+        self.successors = {name: self._on_device(a.successor) for name, a in adapters.items()}
         self.planners = self._planners(adapters)
         self.scheduler = Scheduler(config, BlockPool(num_blocks, config.block_size), self._plan)
         self.sequences: dict[str, Sequence] = {}
@@ -199,6 +201,7 @@ class Engine:
             source += batch.scratch_slots[rows].tolist()
         self.runner.storage.commit(source, target)
 
+    @torch.inference_mode()
     def _draft(
         self,
         scheduled: list[Scheduled],
@@ -225,8 +228,31 @@ class Engine:
                 item.sequence.candidates = None
             return
         logits = self.runner.project(output.hidden[torch.tensor(rows, device=output.hidden.device)])
+        self._add_successors(logits, scheduled, sizes, accepted)
         for item, candidates in zip(scheduled, bita.propose(logits, sizes, ranks), strict=True):
             item.sequence.candidates = candidates
+
+    def _add_successors(
+        self,
+        logits: Tensor,
+        scheduled: list[Scheduled],
+        sizes: list[int],
+        accepted: list[Acceptance | None],
+    ) -> None:
+        """Let the bonus token, known by now, bias what the masks draft."""
+        first = 0
+        for item, size, acceptance in zip(scheduled, sizes, accepted, strict=True):
+            successor = self.successors.get(item.sequence.adapter or "")
+            if size and successor is not None and acceptance is not None:
+                bonus = torch.tensor(acceptance.bonus_token, device=logits.device)
+                logits[first : first + size] += successor.bias(bonus)[:size]
+            first += size
+
+    def _on_device(self, successor: Successor | None) -> Successor | None:
+        if successor is None:
+            return None
+        device = self.loaded.device
+        return Successor(successor.inner.to(device), successor.outer.to(device))
 
     def _emit(
         self, scheduled: list[Scheduled], output: ModelOutput, accepted: list[Acceptance | None]

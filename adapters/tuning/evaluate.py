@@ -10,6 +10,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from adapters.profile import HitProfile
+from adapters.successor import Successor
 from adapters.tuning.layout import Sample
 from adapters.tuning.target import TargetModel
 from adapters.tuning.trainer import Contexts, run_groups
@@ -33,6 +34,7 @@ def evaluate(
     prompt_kv: Tensor,
     mask_embeddings: Tensor,
     ranks: int,
+    successor: Successor | None = None,
 ) -> Evaluation:
     """Draft at every anchor of the samples and compare with what the model wrote."""
     masks = len(mask_embeddings)
@@ -44,7 +46,7 @@ def evaluate(
         batch = ordered[first : first + SAMPLES_AT_ONCE]
         anchors = [s.anchors() for s in batch]
         logits, labels = run_groups(
-            target, batch, anchors, prompt_kv, mask_embeddings, Contexts(target, 0)
+            target, batch, anchors, prompt_kv, mask_embeddings, Contexts(target, 0), successor
         )
         top = logits.topk(ranks, dim=-1).indices.unflatten(1, (-1, masks)).cpu()
         places = labels.unflatten(1, (-1, masks)).cpu()

@@ -8,6 +8,7 @@ from pathlib import Path
 from torch import Tensor
 
 from adapters.format import AdapterConfig, BaseShape, BitaAdapter
+from adapters.successor import Successor
 from adapters.tuning.evaluate import Evaluation
 from adapters.tuning.recipe import TuningRecipe
 
@@ -19,6 +20,7 @@ def export(
     evaluation: Evaluation,
     prompt_kv: Tensor,
     mask_embeddings: Tensor,
+    successor: Successor | None = None,
 ) -> BitaAdapter:
     """Write the adapter and its card to `folder`."""
     config = AdapterConfig(
@@ -26,12 +28,17 @@ def export(
         num_prompts=recipe.num_prompts,
         num_masks=recipe.num_masks,
         profile=evaluation.profile,
+        successor_rank=0 if successor is None else successor.outer.shape[1],
         tuning={
             "recipe": asdict(recipe),
             "acceptance_length_comb": evaluation.acceptance_length,
         },
     )
-    adapter = BitaAdapter(config, prompt_kv.detach().cpu(), mask_embeddings.detach().cpu())
+    if successor is not None:
+        successor = Successor(successor.inner.detach().cpu(), successor.outer.detach().cpu())
+    adapter = BitaAdapter(
+        config, prompt_kv.detach().cpu(), mask_embeddings.detach().cpu(), successor
+    )
     adapter.save(folder)
     (folder / "README.md").write_text(card(config, evaluation))
     return adapter

@@ -17,6 +17,7 @@ class TuningRecipe:
     prompt_std: standard deviation of the prompts' initial values; masks start at the mean token
         embedding plus noise of the embeddings' own spread times `mask_noise` (ESP, arXiv
         2603.17942, shows that untrained mean embeddings draft already).
+    successor_rank: of the bias that the known bonus token puts on draft logits; 0 trains none.
     dropout: share of prompt values dropped in training.
     ranks: candidates a depth that the hit profile counts.
     seed: of initial values, batches and anchors.
@@ -31,6 +32,7 @@ class TuningRecipe:
     clip: float = 1.0
     prompt_std: float = 0.02
     mask_noise: float = 0.1
+    successor_rank: int = 32
     dropout: float = 0.1
     ranks: int = 10
     seed: int = 0

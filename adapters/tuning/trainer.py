@@ -17,6 +17,7 @@ from tqdm import tqdm
 
 from adapters.errors import AdapterError
 from adapters.format import BaseShape
+from adapters.successor import Successor
 from adapters.tuning.layout import IGNORE, Sample, mask_groups
 from adapters.tuning.recipe import TuningRecipe
 from adapters.tuning.target import Context, TargetModel
@@ -48,11 +49,24 @@ class Tuner:
         masks = tokens.mean(dim=0) + noise * tokens.std() * recipe.mask_noise
         self.prompt_kv = nn.Parameter(prompts.to(target.device))
         self.mask_embeddings = nn.Parameter(masks.to(target.device))
+        self.successor = self._successor(shape.vocab_size, generator)
+        self.parameters = [self.prompt_kv, self.mask_embeddings]
+        if self.successor is not None:
+            self.parameters += [self.successor.inner, self.successor.outer]  # type: ignore[list-item]
         self.optimizer = torch.optim.AdamW(
-            [self.prompt_kv, self.mask_embeddings], lr=recipe.learning_rate, weight_decay=0.0
+            self.parameters, lr=recipe.learning_rate, weight_decay=0.0
         )
         self.steps_done = 0
         self.contexts = Contexts(target, CONTEXT_CACHE_BYTES)
+
+    def _successor(self, vocab: int, generator: torch.Generator) -> Successor | None:
+        """Starts without effect: one factor is zero, the other random."""
+        rank, device = self.recipe.successor_rank, self.target.device
+        if not rank:
+            return None
+        outer = torch.randn(vocab, rank, generator=generator) / math.sqrt(rank)
+        inner = torch.zeros(self.recipe.num_masks, vocab, rank)
+        return Successor(nn.Parameter(inner.to(device)), nn.Parameter(outer.to(device)))
 
     def fit(self, folder: Path) -> None:
         """Train to the recipe's last step; a run begun in `folder` before goes on from there.
@@ -92,11 +106,17 @@ class Tuner:
         samples, anchors = self._draw(rng)
         prompts = functional.dropout(self.prompt_kv, recipe.dropout)
         logits, labels = run_groups(
-            self.target, samples, anchors, prompts, self.mask_embeddings, self.contexts
+            self.target,
+            samples,
+            anchors,
+            prompts,
+            self.mask_embeddings,
+            self.contexts,
+            self.successor,
         )
         loss = functional.cross_entropy(logits.flatten(0, 1), labels.flatten(), ignore_index=IGNORE)
         loss.backward()
-        nn.utils.clip_grad_norm_([self.prompt_kv, self.mask_embeddings], recipe.clip)
+        nn.utils.clip_grad_norm_(self.parameters, recipe.clip)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         self.steps_done += 1
@@ -122,8 +142,7 @@ class Tuner:
         state = {
             "recipe": asdict(self.recipe),
             "step": self.steps_done,
-            "prompt_kv": self.prompt_kv.detach(),
-            "mask_embeddings": self.mask_embeddings.detach(),
+            "parameters": [p.detach() for p in self.parameters],
             "optimizer": self.optimizer.state_dict(),
         }
         torch.save(state, file.with_suffix(".tmp"))
@@ -132,8 +151,8 @@ class Tuner:
     def _restore(self, state: dict[str, object]) -> None:
         self.steps_done = int(state["step"])  # type: ignore[call-overload]
         with torch.no_grad():
-            self.prompt_kv.copy_(state["prompt_kv"])  # type: ignore[arg-type]
-            self.mask_embeddings.copy_(state["mask_embeddings"])  # type: ignore[arg-type]
+            for parameter, saved in zip(self.parameters, state["parameters"], strict=True):  # type: ignore[call-overload]
+                parameter.copy_(saved)
         self.optimizer.load_state_dict(state["optimizer"])  # type: ignore[arg-type]
 
 
@@ -189,6 +208,7 @@ def run_groups(
     prompt_kv: Tensor,
     mask_embeddings: Tensor,
     contexts: Contexts,
+    successor: Successor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Logits float32 `[samples, rows, vocab]` and labels int64 `[samples, rows]` of all groups."""
     masks = len(mask_embeddings)
@@ -203,4 +223,6 @@ def run_groups(
         groups.visible.to(target.device),
         prompt_kv,
     )
+    if successor is not None:
+        logits = logits + successor.bias(groups.bonus.to(target.device)).flatten(1, 2)
     return logits, groups.labels.to(target.device)

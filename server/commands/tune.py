@@ -79,6 +79,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=3,
         help="mask tokens: the depth of drafts (default: %(default)s)",
     )
+    add(
+        "--successor-rank",
+        type=int,
+        default=32,
+        metavar="R",
+        help="rank of the bias the known next token puts on drafts; 0 for none, as in the paper "
+        "(default: %(default)s)",
+    )
     add("--learning-rate", type=float, default=3e-2, metavar="R", help="peak (default: 0.03)")
     add("--device", default="auto", help="auto, cpu, cuda or cuda:N (default: auto)")
     add("--seed", type=int, default=0, help="of everything random (default: 0)")
@@ -113,6 +121,7 @@ def _tune(options: argparse.Namespace) -> int:
         conversations=options.batch,
         groups=options.groups,
         learning_rate=options.learning_rate,
+        successor_rank=options.successor_rank,
         seed=options.seed,
     )
     loaded = load_model(options.model, options.device)
@@ -121,8 +130,8 @@ def _tune(options: argparse.Namespace) -> int:
     tuner = Tuner(target, base_shape(loaded), recipe, learn)
     tuner.fit(options.out / "run")
     trained = (tuner.prompt_kv, tuner.mask_embeddings)
-    evaluation = evaluate(target, held_out, *trained, recipe.ranks)
-    adapter = export(options.out, base_shape(loaded), recipe, evaluation, *trained)
+    evaluation = evaluate(target, held_out, *trained, recipe.ranks, tuner.successor)
+    adapter = export(options.out, base_shape(loaded), recipe, evaluation, *trained, tuner.successor)
     _show(recipe, adapter)
     loaded.model.set_attn_implementation(SERVING)
     return _receipt(options, loaded, adapter, held_out)
