@@ -6,8 +6,9 @@ import random
 import pytest
 
 from engine.speculation.planner import Fixed
-from engine.speculation.tree import Candidates, TreeTopology
+from engine.speculation.tree import TreeTopology
 from tests import factories
+from tests.oracle import OracleEngine
 
 COUNT = 14
 
@@ -52,37 +53,6 @@ def llama() -> tuple[object, list[list[int]], dict[str, list[int]]]:
     model = factories.tiny_model("Llama")
     prompts = factories.prompts(COUNT, seed=7)
     return model, prompts, {str(i): factories.generate(model, p) for i, p in enumerate(prompts)}
-
-
-class OracleEngine:
-    """Replaces the BiTA drafter by one that knows the answer, wholly or in part."""
-
-    def __init__(self, expected: dict[str, list[int]], right: float) -> None:
-        self.expected, self.right, self.rng = expected, right, random.Random(0)
-
-    def patch(self, engine: factories.Engine) -> None:
-        """Let the engine draft from the oracle."""
-        draft = engine._draft
-
-        def oracle(scheduled, batch, output, accepted):  # type: ignore[no-untyped-def]
-            draft(scheduled, batch, output, accepted)
-            for item, acceptance in zip(scheduled, accepted, strict=True):
-                if acceptance is not None and item.sequence.candidates is not None:
-                    item.sequence.candidates = self._candidates(item, acceptance)
-
-        engine._draft = oracle  # type: ignore[method-assign]
-
-    def _candidates(self, item, acceptance):  # type: ignore[no-untyped-def]
-        sequence = item.sequence
-        done = sequence.num_generated + len(acceptance.path) + 1
-        answer = self.expected[sequence.request.request_id][done : done + 3]
-        tokens = []
-        for token in answer + [0] * (3 - len(answer)):
-            row = [(token + 1 + i) % factories.VOCAB for i in range(5)]
-            if self.rng.random() < self.right:
-                row[self.rng.randrange(2)] = token
-            tokens.append(row)
-        return Candidates(tokens, [[0.0] * 5 for _ in tokens])
 
 
 @pytest.mark.parametrize("right", [0.0, 0.6, 1.0])
