@@ -1,44 +1,65 @@
-# Every target does its own set-up. TORCH overrides what is installed for torch, for instance
-# TORCH="torch==2.13.0 --index-url URL-OF-THE-CPU-WHEELS" where plain torch brings CUDA along.
-PYTHON ?= python3
-VENV := .venv
-BIN := $(VENV)/bin
-STAMP := $(VENV)/.installed
-TORCH ?= $(shell if nvidia-smi >/dev/null 2>&1; then echo torch; else echo torch==2.13.0; fi)
+# Every target does its own set-up: a virtual environment in .venv, PyTorch, and this project.
+#
+#   PYTHON       interpreter the environment is made with (3.11 or newer)
+#   TORCH        what is installed for PyTorch: the newest where there is a GPU, else 2.13.0
+#   TORCH_INDEX  package index it comes from, if not pip's own: where pip's own has only the CUDA
+#                build, the index of the CPU wheels saves gigabytes
+#   ARGS         arguments of the command behind serve, chat, tune, test, bench ...
+PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11; do \
+	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
+TORCH ?= $(shell nvidia-smi >/dev/null 2>&1 && echo torch || echo torch==2.13.0)
+TORCH_INDEX ?=
 ARGS ?=
+IMAGE ?= bita-serve
 
-.PHONY: setup serve chat test test-slow check bench losslessness
+BIN := .venv/bin
+STAMP := .venv/.installed
+PIP := $(BIN)/python -m pip --disable-pip-version-check install -q
+CODE := adapters engine server models tests benchmarks examples
 
-setup: $(STAMP)
+.DEFAULT_GOAL := help
+.PHONY: help setup serve chat tune test test-slow check bench losslessness docker
+
+help: ## this list
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 24
+
+setup: $(STAMP) ## virtual environment with everything in it
 
 $(STAMP): pyproject.toml
-	@test -x $(BIN)/python || { echo "creating $(VENV)"; $(PYTHON) -m venv $(VENV); }
-	@echo "installing $(TORCH)"
-	@$(BIN)/python -m pip install -q $(TORCH)
-	@echo "installing bita-serve and its tools"
-	@$(BIN)/python -m pip install -q -e '.[dev]'
+	@test -n "$(PYTHON)" || { echo "Python 3.11 or newer is needed; name one: make PYTHON=..."; exit 1; }
+	@test -x $(BIN)/pip || { echo "making a virtual environment in .venv"; $(PYTHON) -m venv .venv; }
+	@echo "installing $(TORCH) (this takes a while)"
+	@$(PIP) $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) $(TORCH)
+	@echo "installing BiTA Serve and its tools"
+	@$(PIP) -e '.[dev]'
 	@touch $(STAMP)
 
-serve: setup
+serve: setup ## the embedded model, or your own: make serve ARGS="--model DIR"
 	$(BIN)/bita serve $(ARGS)
 
-chat: setup
+chat: setup ## talk to a running server in the terminal
 	$(BIN)/bita chat $(ARGS)
 
-test: setup
+tune: setup ## an adapter: make tune ARGS="--model DIR --prompts FILE --out DIR"
+	$(BIN)/bita tune $(ARGS)
+
+test: setup ## the tests
 	$(BIN)/python -m pytest $(ARGS)
 
-test-slow: setup
+test-slow: setup ## the longer suites
 	$(BIN)/python -m pytest -m slow $(ARGS)
 
-check: setup
-	$(BIN)/ruff check adapters engine server models tests benchmarks examples
-	$(BIN)/ruff format --check adapters engine server models tests benchmarks examples
+check: setup ## lint, format, types, layers
+	$(BIN)/ruff check $(CODE)
+	$(BIN)/ruff format --check $(CODE)
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-bench: setup
+bench: setup ## speed with and without speculation, and transformers' own
 	$(BIN)/python -m benchmarks.speculation $(ARGS)
 
-losslessness: setup
+losslessness: setup ## what 16 bit does to greedy output
 	$(BIN)/python -m benchmarks.losslessness $(ARGS)
+
+docker: ## a container image
+	docker build $(if $(TORCH_INDEX),--build-arg TORCH_INDEX=$(TORCH_INDEX)) -t $(IMAGE) $(ARGS) .

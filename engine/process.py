@@ -11,6 +11,7 @@ the client tells its requests and starts a fresh one, whose state is known.
 from __future__ import annotations
 
 import contextlib
+import gc
 import queue
 import signal
 import socket
@@ -60,6 +61,8 @@ def serve(connection: socket.socket) -> None:
 def _load(connection: socket.socket, config: EngineConfig) -> Engine | None:
     try:
         engine = load_engine(config)
+        # What is loaded stays: no garbage collection has to walk it during a step.
+        gc.freeze()
         connection.sendall(encode(Ready(model_info(engine))))
         return engine
     except Exception as error:

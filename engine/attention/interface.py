@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any, Protocol
+from weakref import WeakKeyDictionary
 
 from torch import Tensor, nn
 from transformers import AttentionInterface
@@ -55,6 +56,8 @@ class AttentionStep(Protocol):
         ...
 
 
+# What a layer asks of attention is part of the model: read once, looked up in every step.
+_calls: WeakKeyDictionary[nn.Module, LayerCall] = WeakKeyDictionary()
 _current: ContextVar[AttentionStep] = ContextVar("attention_step")
 
 
@@ -93,14 +96,16 @@ def attend(
     **_: Any,
 ) -> tuple[Tensor, None]:
     """transformers' attention function: q `[1, heads, rows, dim]`, rotated; K/V not repeated."""
-    layer: int = module.layer_idx  # type: ignore[assignment]
-    call = LayerCall(
-        layer=layer,
-        scaling=query.shape[-1] ** -0.5 if scaling is None else scaling,
-        scope=layer_scope(getattr(module, "config", None), layer, sliding_window),
-        softcap=softcap,
-        sinks=s_aux,
-    )
+    call = _calls.get(module)
+    if call is None:
+        layer: int = module.layer_idx  # type: ignore[assignment]
+        call = _calls[module] = LayerCall(
+            layer=layer,
+            scaling=query.shape[-1] ** -0.5 if scaling is None else scaling,
+            scope=layer_scope(getattr(module, "config", None), layer, sliding_window),
+            softcap=softcap,
+            sinks=s_aux,
+        )
     query, key, value = (t[0].transpose(0, 1) for t in (query, key, value))
     return _current.get().forward(query, key, value, call)[None], None
 

@@ -28,7 +28,7 @@ class MaskedStepCache:
     def __init__(self, batch: ForwardBatch, storage: KVStorage, num_prompts: list[int]) -> None:
         self.storage = storage
         device = storage.keys.device
-        self.slots = torch.from_numpy(batch.scratch_slots).to(device)
+        self.slots = storage.step_slots(batch.scratch_slots)
         columns = [Columns.of(s, storage, num_prompts) for s in batch.segments]
         self.blocks = torch.tensor([b for c in columns for b in c.blocks], device=device)
         total = len(self.blocks) * storage.block_size

@@ -17,7 +17,7 @@ class ReferenceStep:
 
     def __init__(self, batch: ForwardBatch, storage: KVStorage, num_prompts: list[int]) -> None:
         self.batch, self.storage, self.num_prompts = batch, storage, num_prompts
-        self.slots = torch.from_numpy(batch.scratch_slots).to(storage.keys.device)
+        self.slots = storage.step_slots(batch.scratch_slots)
 
     def forward(self, query: Tensor, key: Tensor, value: Tensor, call: LayerCall) -> Tensor:
         """As `AttentionStep.forward`."""

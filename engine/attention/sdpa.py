@@ -27,8 +27,7 @@ class SdpaStep:
 
     def __init__(self, batch: ForwardBatch, storage: KVStorage, num_prompts: list[int]) -> None:
         self.storage = storage
-        device = storage.keys.device
-        self.slots = torch.from_numpy(batch.scratch_slots).to(device)
+        self.slots = storage.step_slots(batch.scratch_slots)
         small = [s for s in batch.segments if s.num_rows <= MAX_BATCHED_ROWS]
         groups = [[s] for s in batch.segments if s.num_rows > MAX_BATCHED_ROWS]
         if small:

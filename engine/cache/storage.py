@@ -10,7 +10,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 
@@ -58,10 +60,17 @@ class KVStorage:
         first = self.first_prompt_block + slot * self.prompt_blocks
         return range(first, first + self.prompt_blocks)
 
-    def write(self, layer: int, slots: Tensor, key: Tensor, value: Tensor) -> None:
+    def step_slots(self, slots: NDArray[np.int64]) -> Tensor | slice:
+        """Slots of the step buffer in the form `write` is fastest with."""
+        first, last = int(slots[0]), int(slots[-1])
+        if last - first + 1 == len(slots):
+            return slice(first, last + 1)
+        return torch.from_numpy(slots).to(self.keys.device)
+
+    def write(self, layer: int, slots: Tensor | slice, key: Tensor, value: Tensor) -> None:
         """Put fresh rows, both `[rows, kv_heads, head_dim]`, into the step buffer."""
-        self.keys[layer].index_copy_(0, slots, key)
-        self.values[layer].index_copy_(0, slots, value)
+        self.keys[layer][slots] = key
+        self.values[layer][slots] = value
 
     def commit(self, source: Sequence[int], target: Sequence[int]) -> None:
         """Copy step-buffer slots to cache slots, all layers at once."""
