@@ -38,7 +38,8 @@ def expected(prompts: list[list[int]]) -> list[list[int]]:
 
 def engine(loaded: LoadedModel, tree: str, **config: int) -> Engine:
     adapter = BitaAdapter.load(DEFAULT_ADAPTER, base_shape(loaded))
-    settings = EngineConfig(model=str(DEFAULT_MODEL), tree=tree, **config)
+    memory = 1 << 27
+    settings = EngineConfig(model=str(DEFAULT_MODEL), tree=tree, kv_cache_memory=memory, **config)
     return Engine(settings, loaded, {"bita": adapter})
 
 
