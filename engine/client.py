@@ -148,11 +148,12 @@ class EngineClient:
         self._reader, self._writer = await asyncio.open_unix_connection(sock=ours)
         await self._send(Start(self.config))
         answer = await self._receive()
-        if isinstance(answer, Failed):
-            self._writer.close()
-            raise raised(answer.kind, answer.message)
         if not isinstance(answer, Ready):
             self._writer.close()
+            if self._process is not None:
+                await asyncio.to_thread(self._reap, self._process)
+            if isinstance(answer, Failed):
+                raise raised(answer.kind, answer.message)
             raise EngineDead("the engine process ended while it was loading")
         self.info: ModelInfo = answer.info
         self._last_beat = time.monotonic()

@@ -43,7 +43,12 @@ BEAT_SECONDS = 0.5
 
 
 def serve(connection: socket.socket) -> None:
-    """Load what the first message asks for and serve it until the connection closes."""
+    """Load what the first message asks for, serve it until the connection closes, close it too."""
+    with connection:
+        _serve(connection)
+
+
+def _serve(connection: socket.socket) -> None:
     first = _receive(connection)
     if not isinstance(first, Start) or first.version != VERSION:
         raise EngineDead(f"expected Start of version {VERSION}, got {first!r}")
@@ -134,8 +139,7 @@ def main() -> None:
     """Serve on the inherited socket whose number is the only argument."""
     # Ctrl-C reaches the whole process group; the server decides when the engine stops.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    with socket.socket(fileno=int(sys.argv[1])) as connection:
-        serve(connection)
+    serve(socket.socket(fileno=int(sys.argv[1])))
 
 
 if __name__ == "__main__":

@@ -26,6 +26,8 @@ def load(file: Path) -> list[Conversation]:
     A line is `{"messages": [...], "tools": [...]?}` or `{"prompt": "..."}`.
     Raises AdapterError naming the line that is neither.
     """
+    if not file.is_file():
+        raise AdapterError(f"{file} does not exist")
     opener = gzip.open if file.suffix == ".gz" else open
     conversations: dict[str, Conversation] = {}
     with opener(file, "rt", encoding="utf-8") as lines:

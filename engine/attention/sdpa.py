@@ -2,7 +2,7 @@
 
 Decoding sequences are padded to one batched call, a prefill chunk runs alone. Keys and values
 are gathered block by block; the query heads that share a KV head are folded into the query axis,
-so that K/V are never repeated (measured fastest on CPU: docs/design.md).
+so that K/V are never repeated.
 """
 
 from __future__ import annotations

@@ -11,11 +11,14 @@ from engine.errors import UnsupportedModel
 RECURRENT = ("mamba", "rwkv", "linear_attention", "recurrent", "conv", "hybrid")
 
 
+UNBOUNDED = 1 << 30
+
+
 @dataclass(frozen=True, slots=True)
 class ModelFacts:
     """Shapes of the KV cache and the longest position.
 
-    max_positions: positions the model was made for, 0 where the configuration names none.
+    max_positions: positions the model was made for, UNBOUNDED where the configuration names none.
     """
 
     num_layers: int
@@ -40,7 +43,7 @@ def model_facts(config: Any) -> ModelFacts:
         head_dim=head_dim,
         hidden_size=config.hidden_size,
         vocab_size=config.vocab_size,
-        max_positions=getattr(config, "max_position_embeddings", 0) or 0,
+        max_positions=getattr(config, "max_position_embeddings", None) or UNBOUNDED,
     )
 
 
