@@ -15,6 +15,9 @@ Not for: tensors. Words here are Python integers of any width.
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
+from numpy.typing import NDArray
+
 
 @dataclass(frozen=True, slots=True)
 class RowLayout:
@@ -57,3 +60,11 @@ def lay_out(parents: Sequence[int], groups: Sequence[tuple[int, int]]) -> RowLay
 def chain(length: int) -> range:
     """Parents of a plain run of `length` tokens: each the one before it."""
     return range(-1, length - 1)
+
+
+def as_matrix(words: Sequence[int], width: int) -> NDArray[np.bool_]:
+    """Words as a bool matrix `[words, width]`, bit 0 first."""
+    size = -(-width // 8)
+    packed = np.frombuffer(b"".join(w.to_bytes(size, "little") for w in words), np.uint8)
+    bits = np.unpackbits(packed.reshape(len(words), size), axis=1, bitorder="little")
+    return bits[:, :width].astype(np.bool_)

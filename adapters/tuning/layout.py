@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from adapters.visibility import chain, lay_out
+from adapters.visibility import as_matrix, chain, lay_out
 
 IGNORE = -100
 
@@ -63,7 +63,7 @@ def mask_groups(
         real, used = len(sample.token_ids), len(places) * masks
         layout = lay_out(chain(real), [(anchor - 1, masks) for anchor in places])
         positions[i, :used] = layout.positions[real:]
-        seen = _bits(layout.words[real:], real + used)
+        seen = as_matrix(layout.words[real:], real + used)
         visible[i, :used, :real] = seen[:, :real]
         visible[i, :used, context : context + used] = seen[:, real:]
         for group, anchor in enumerate(places):
@@ -72,11 +72,3 @@ def mask_groups(
             known = sample.token_ids[anchor + 1 : min(end, anchor + 1 + masks)]
             labels[i, group * masks : group * masks + len(known)] = known
     return MaskGroups(*(torch.from_numpy(a) for a in (positions, labels, visible, bonus)))
-
-
-def _bits(words: list[int], width: int) -> np.ndarray:
-    """Visibility words as a bool matrix `[words, width]`, bit 0 first."""
-    size = -(-width // 8)
-    packed = np.frombuffer(b"".join(w.to_bytes(size, "little") for w in words), np.uint8)
-    bits = np.unpackbits(packed.reshape(len(words), size), axis=1, bitorder="little")
-    return bits[:, :width].astype(np.bool_)

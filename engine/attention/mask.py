@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from adapters.visibility import as_matrix
 from engine.attention.interface import Scope
 from engine.batch import Segment
 
@@ -30,7 +31,8 @@ def visible(
     fresh = seen[:, past_columns : past_columns + rows]
     fresh[:, :causal] = np.tri(rows, causal, dtype=np.bool_)
     if segment.layout is not None:
-        fresh[causal:, causal:] = _bits(segment.layout.words)
+        words = segment.layout.words
+        fresh[causal:, causal:] = as_matrix(words, len(words))
         first_prompt = past_columns + fresh_columns
         seen[causal + segment.layout.num_nodes :, first_prompt : first_prompt + num_prompts] = True
     column_positions = np.arange(past_columns)
@@ -42,11 +44,3 @@ def visible(
         seen[:, :past_columns] &= column_positions // scope.chunk == chunk
         fresh &= positions // scope.chunk == chunk
     return seen
-
-
-def _bits(words: list[int]) -> NDArray[np.bool_]:
-    """Words of n bits as a bool `[n, n]` matrix, bit 0 first."""
-    width = -(-len(words) // 8)
-    packed = np.frombuffer(b"".join(w.to_bytes(width, "little") for w in words), np.uint8)
-    bits = np.unpackbits(packed.reshape(len(words), width), axis=1, bitorder="little")
-    return bits[:, : len(words)].astype(np.bool_)
