@@ -22,6 +22,7 @@ from adapters.successor import Successor
 WEIGHTS = "adapter_model.safetensors"
 CONFIG = "adapter_config.json"
 FORMAT = "bita-1"
+PREFIX = "successor_"
 MAX_CONFIG_BYTES = 1 << 20
 MAX_PROMPTS = 1024
 MAX_MASKS = 16
@@ -46,7 +47,7 @@ class AdapterConfig(BaseShape):
     """Identity of the base, sizes, and what was measured.
 
     num_prompts, num_masks: prompt K/V pairs a layer and mask embeddings.
-    successor_rank: of the successor bias, 0 without one.
+    successor_rank: of the successor head, 0 without one.
     profile: measured hit rates. tuning: recipe and results, for people.
     """
 
@@ -68,8 +69,8 @@ class AdapterConfig(BaseShape):
         prompts = (self.num_layers, 2, self.num_kv_heads, self.num_prompts, self.head_dim)
         shapes = {"prompt_kv": prompts, "mask_embeddings": (self.num_masks, self.hidden_size)}
         if self.successor_rank:
-            shapes["successor_inner"] = (self.num_masks, self.vocab_size, self.successor_rank)
-            shapes["successor_outer"] = (self.vocab_size, self.successor_rank)
+            own = Successor.shapes(self.hidden_size, self.num_masks, self.successor_rank)
+            shapes |= {PREFIX + name: shape for name, shape in own.items()}
         return shapes
 
 
@@ -78,7 +79,7 @@ class BitaAdapter:
     """prompt_kv: float32 `[layers, 2, kv_heads, prompts, head_dim]`, keys un-rotated.
 
     mask_embeddings: float32 `[masks, hidden]`, in the space of the model's `inputs_embeds`.
-    successor: the bias on draft logits, where the adapter has one.
+    successor: the head that follows a path's tokens, where the adapter has one.
     """
 
     config: AdapterConfig
@@ -92,8 +93,7 @@ class BitaAdapter:
         folder.mkdir(parents=True, exist_ok=True)
         tensors = {"prompt_kv": self.prompt_kv, "mask_embeddings": self.mask_embeddings}
         if self.successor is not None:
-            tensors["successor_inner"] = self.successor.inner
-            tensors["successor_outer"] = self.successor.outer
+            tensors |= {PREFIX + name: t for name, t in self.successor.tensors().items()}
         save_file(
             {k: v.detach().float().contiguous() for k, v in tensors.items()}, folder / WEIGHTS
         )
@@ -114,7 +114,8 @@ class BitaAdapter:
         tensors = _read_tensors(folder / WEIGHTS, config.shapes())
         successor = None
         if config.successor_rank:
-            successor = Successor(tensors["successor_inner"], tensors["successor_outer"])
+            own = Successor.shapes(0, 0, 0)
+            successor = Successor(**{name: tensors[PREFIX + name] for name in own})
         return cls(config, tensors["prompt_kv"], tensors["mask_embeddings"], successor)
 
 

@@ -1,24 +1,68 @@
-"""The successor bias: what usually follows the bonus token, added to draft logits.
+"""The successor head: what follows a token, given what a mask row saw.
 
-A mask group is computed before anyone knows the bonus token, but the tree is built when it is
-known. Two low-rank tables add, for mask m and bonus token t, the scores `inner[m, t] @ outer.T`
-to the mask's logits. They only rank drafts: what is emitted is verified as ever.
+A mask group is computed before anyone knows the bonus token, but the tree is drafted when it is
+known, and a child when its parent is. A small recurrent cell walks down the path with the tokens
+on it and corrects each mask's final hidden state before the frozen output projection (a drafter
+of this kind is ReDrafter's, arXiv 2403.09919, there with the last token's state alone). It only
+ranks drafts: what is emitted is verified as ever.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
+import torch
 from torch import Tensor
+from torch.nn import functional
 
 
 @dataclass(frozen=True)
 class Successor:
-    """inner: float32 `[masks, vocab, rank]`. outer: float32 `[vocab, rank]`."""
+    """A cell of rank r, float32.
 
-    inner: Tensor
-    outer: Tensor
+    hidden, token: `[hidden, r]`, what it reads. state: `[r, r]`. bias: `[masks, r]`.
+    out: `[r, hidden]`, what it adds.
+    """
 
-    def bias(self, bonus: Tensor) -> Tensor:
-        """Scores `[..., masks, vocab]` behind bonus tokens, int64 `[...]`."""
-        return self.inner[:, bonus].movedim(0, -2) @ self.outer.T
+    hidden: Tensor
+    token: Tensor
+    state: Tensor
+    bias: Tensor
+    out: Tensor
+
+    @staticmethod
+    def shapes(hidden: int, masks: int, rank: int) -> dict[str, tuple[int, ...]]:
+        """Shape of every tensor, by field."""
+        return {
+            "hidden": (hidden, rank),
+            "token": (hidden, rank),
+            "state": (rank, rank),
+            "bias": (masks, rank),
+            "out": (rank, hidden),
+        }
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Its tensors, by field."""
+        return {f.name: getattr(self, f.name) for f in fields(self)}
+
+    def advance(
+        self, mask: int, hidden: Tensor, token: Tensor, state: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        """One token further down the path.
+
+        mask: index of the mask that drafts there. hidden: its final hidden state. token: the
+        embedding of the token before the drafted one; both `[..., hidden]`, any dtype.
+        state: float32 `[..., r]` that the parent's call returned, None at the root.
+        Returns the corrected hidden state and the new state.
+        """
+        inner = _unit(hidden) @ self.hidden + _unit(token) @ self.token + self.bias[mask]
+        if state is not None:
+            inner = inner + state @ self.state
+        state = functional.silu(inner)
+        return hidden + (state @ self.out).to(hidden.dtype), state
+
+
+def _unit(x: Tensor) -> Tensor:
+    """Root mean square one, float32: families scale embeddings and norms very differently."""
+    x = x.float()
+    return x * torch.rsqrt(x.square().mean(dim=-1, keepdim=True) + 1e-6)

@@ -24,9 +24,9 @@ from engine.sampling.processors import process
 from engine.sampling.sampler import choose
 from engine.scheduler import Scheduled, Scheduler
 from engine.sequence import Sequence
-from engine.speculation import bita
+from engine.speculation.bita import Branches, MaskGroup
 from engine.speculation.cost import StepCostModel, measure
-from engine.speculation.planner import PLAIN, Fixed, Ladder, Planner, named
+from engine.speculation.planner import PLAIN, Adaptive, Fixed, Planner, named
 from engine.speculation.tree import TreeTopology
 from engine.speculation.verify import Acceptance, walk
 from engine.stats import EngineStats
@@ -110,8 +110,8 @@ class Engine:
         output = self.runner.execute(batch)
         accepted = self._verify(scheduled, output)
         self._commit(scheduled, batch, accepted)
-        self._draft(scheduled, batch, output, accepted)
         outputs = self._emit(scheduled, output, accepted)
+        self._draft(scheduled, batch, output, accepted)
         self._count(batch, started)
         return outputs
 
@@ -209,50 +209,36 @@ class Engine:
         output: ModelOutput,
         accepted: list[Acceptance | None],
     ) -> None:
-        """Candidates for the next step from the mask group of each last accepted node."""
-        rows: list[int] = []
-        sizes: list[int] = []
-        ranks = 1
+        """The next step's trees, from the mask group of each last accepted node."""
+        drafting: dict[str, list[tuple[Sequence, MaskGroup]]] = {}
         for item, segment, acceptance in zip(scheduled, batch.segments, accepted, strict=True):
-            size = 0
-            if acceptance is not None and item.tree is not None:
-                topology = item.tree.topology
-                size = topology.masks[acceptance.last_node]
-                first = segment.mask_row(topology.masks, acceptance.last_node)
-                rows += range(first, first + size)
-                if size:
-                    ranks = max(ranks, self.planners[item.sequence.adapter or ""].largest.num_ranks)
-            sizes.append(size)
-        if not rows:
-            for item in scheduled:
-                item.sequence.candidates = None
-            return
-        logits = self.runner.project(output.hidden[torch.tensor(rows, device=output.hidden.device)])
-        self._add_successors(logits, scheduled, sizes, accepted)
-        for item, candidates in zip(scheduled, bita.propose(logits, sizes, ranks), strict=True):
-            item.sequence.candidates = candidates
-
-    def _add_successors(
-        self,
-        logits: Tensor,
-        scheduled: list[Scheduled],
-        sizes: list[int],
-        accepted: list[Acceptance | None],
-    ) -> None:
-        """Let the bonus token, known by now, bias what the masks draft."""
-        first = 0
-        for item, size, acceptance in zip(scheduled, sizes, accepted, strict=True):
-            successor = self.successors.get(item.sequence.adapter or "")
-            if size and successor is not None and acceptance is not None:
-                bonus = torch.tensor(acceptance.bonus_token, device=logits.device)
-                logits[first : first + size] += successor.bias(bonus)[:size]
-            first += size
+            sequence = item.sequence
+            if acceptance is None or item.tree is None or sequence.finish_reason is not None:
+                continue
+            sequence.draft = None
+            masks, node = item.tree.topology.masks, acceptance.last_node
+            if masks[node]:
+                first = segment.mask_row(masks, node)
+                group = MaskGroup(
+                    output.hidden[first : first + masks[node]], acceptance.bonus_token
+                )
+                drafting.setdefault(sequence.adapter or "", []).append((sequence, group))
+        for adapter, pairs in drafting.items():
+            branches = Branches(
+                [group for _, group in pairs],
+                self.successors[adapter],
+                self.runner.embed,
+                self.runner.project,
+            )
+            trees = self.planners[adapter].draft(branches, len(scheduled))
+            for (sequence, _), tree in zip(pairs, trees, strict=True):
+                sequence.draft = tree
 
     def _on_device(self, successor: Successor | None) -> Successor | None:
         if successor is None:
             return None
         device = self.loaded.device
-        return Successor(successor.inner.to(device), successor.outer.to(device))
+        return Successor(**{name: t.to(device) for name, t in successor.tensors().items()})
 
     def _emit(
         self, scheduled: list[Scheduled], output: ModelOutput, accepted: list[Acceptance | None]
@@ -344,17 +330,14 @@ class Engine:
     def _plan(self, sequence: Sequence, num_decoding: int) -> TreeTopology:
         if sequence.adapter is None:
             return PLAIN
-        topology = self.planners[sequence.adapter].plan(num_decoding)
-        if sequence.candidates is None:
-            return TreeTopology.root(topology.masks[0])
-        return topology
+        return self.planners[sequence.adapter].first(num_decoding)
 
     def _planners(self, adapters: Mapping[str, BitaAdapter]) -> dict[str, Planner]:
         tree = self.config.tree
         if tree != "auto":
             return {n: Fixed(named(tree, a.config.profile.rates)) for n, a in adapters.items()}
         cost = self._measure_cost() if adapters else None
-        return {n: Ladder(a.config.profile.rates, cost) for n, a in adapters.items() if cost}
+        return {n: Adaptive(a.config.profile.rates, cost) for n, a in adapters.items() if cost}
 
     def _measure_cost(self) -> StepCostModel:
         """Time forwards of one sequence with a context of a few blocks."""

@@ -38,7 +38,7 @@ class Scheduled:
         return self.num_causal + (self.tree.topology.num_rows if self.tree else 0)
 
 
-# Chooses the topology of a sequence, given how many sequences decode in this step.
+# The tree of a sequence that nothing is drafted for, given how many decode in this step.
 Plan = Callable[[Sequence, int], TreeTopology]
 
 
@@ -161,12 +161,11 @@ class Scheduler:
         """As many rows as the budget allows; a tree that does not fit shrinks to its root."""
         if sequence.num_uncomputed > budget:
             return Scheduled(sequence, budget, None)
-        topology = self.plan(sequence, decoding)
         rows = budget - (sequence.num_uncomputed - 1)
         root = sequence.token_ids[-1]
-        tree = topology.fill(root, sequence.candidates)
+        tree = sequence.draft or self.plan(sequence, decoding).fill(root)
         if tree.topology.num_rows > rows:
-            tree = TreeTopology.root(0).fill(root, None)
+            tree = TreeTopology.root(0).fill(root)
         return Scheduled(sequence, sequence.num_uncomputed - 1, tree)
 
     def _reserve(self, item: Scheduled) -> bool:

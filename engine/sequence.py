@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from enum import Enum, auto
 
 from engine.request import FinishReason, Request, SpecReceipt
-from engine.speculation.tree import Candidates
+from engine.speculation.tree import DraftTree
 
 
 class SequenceStatus(Enum):
@@ -24,7 +24,7 @@ class Sequence:
     token_ids: prompt and output. num_computed_tokens: how many of them have committed KV;
         decoding leaves exactly the last one out: it is the root of the next step.
     block_table: KV blocks, in order. block_hashes: of its full blocks, as far as computed.
-    candidates: what the last accepted node's mask group drafted, if it had one.
+    draft: what the last accepted node's mask group drafted, if it had one.
     adapter: name of the adapter that drafts, None for plain decoding.
     seed: key of the sampling noise.
     """
@@ -39,7 +39,7 @@ class Sequence:
     num_cached_tokens: int = 0
     block_table: list[int] = field(default_factory=list)
     block_hashes: list[bytes] = field(default_factory=list)
-    candidates: Candidates | None = None
+    draft: DraftTree | None = None
     status: SequenceStatus = SequenceStatus.WAITING
     finish_reason: FinishReason | None = None
     stop_reason: int | None = None
@@ -73,5 +73,5 @@ class Sequence:
         """Give up the KV: everything is computed again when the sequence is scheduled next."""
         self.block_table = []
         self.num_computed_tokens = 0
-        self.candidates = None
+        self.draft = None
         self.status = SequenceStatus.WAITING

@@ -12,6 +12,7 @@ from transformers import AutoModelForCausalLM
 
 from adapters.format import AdapterConfig, BitaAdapter
 from adapters.profile import HitProfile
+from adapters.successor import Successor
 from engine.attention.interface import NAME
 from engine.config import EngineConfig
 from engine.engine import Engine
@@ -67,7 +68,9 @@ def load(model: Any, architecture: str, eos: tuple[int, ...] = ()) -> LoadedMode
     )
 
 
-def random_adapter(model: Any, seed: int = 1, prompts: int = 4, masks: int = 3) -> BitaAdapter:
+def random_adapter(
+    model: Any, seed: int = 1, prompts: int = 4, masks: int = 3, rank: int = 6
+) -> BitaAdapter:
     """An adapter nobody tuned: its drafts are noise, which must change no output."""
     facts = model_facts(model.config)
     generator = torch.Generator().manual_seed(seed)
@@ -84,11 +87,15 @@ def random_adapter(model: Any, seed: int = 1, prompts: int = 4, masks: int = 3) 
         num_prompts=prompts,
         num_masks=masks,
         profile=HitProfile(rates=rates, counts=[100] * masks),
+        successor_rank=rank,
     )
+    shapes = Successor.shapes(width, masks, rank).items()
+    head = {name: torch.randn(shape, generator=generator) for name, shape in shapes}
     return BitaAdapter(
         config,
         torch.randn(kv_shape, generator=generator),
         torch.randn(masks, width, generator=generator),
+        Successor(**head) if rank else None,
     )
 
 

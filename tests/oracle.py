@@ -2,7 +2,8 @@
 
 import random
 
-from engine.speculation.tree import Candidates
+from engine.sequence import Sequence
+from engine.speculation.tree import DraftTree
 from tests import factories
 
 
@@ -19,14 +20,14 @@ class OracleEngine:
         def oracle(scheduled, batch, output, accepted):  # type: ignore[no-untyped-def]
             draft(scheduled, batch, output, accepted)
             for item, acceptance in zip(scheduled, accepted, strict=True):
-                if acceptance is not None and item.sequence.candidates is not None:
-                    item.sequence.candidates = self._candidates(item, acceptance)
+                if acceptance is not None and item.sequence.draft is not None:
+                    item.sequence.draft = self._filled(item.sequence)
 
         engine._draft = oracle  # type: ignore[method-assign]
 
-    def _candidates(self, item, acceptance):  # type: ignore[no-untyped-def]
-        sequence = item.sequence
-        done = sequence.num_generated + len(acceptance.path) + 1
+    def _filled(self, sequence: Sequence) -> DraftTree:
+        assert sequence.draft is not None
+        done = sequence.num_generated
         answer = self.expected[sequence.request.request_id][done : done + 3]
         tokens = []
         for token in answer + [0] * (3 - len(answer)):
@@ -34,4 +35,4 @@ class OracleEngine:
             if self.rng.random() < self.right:
                 row[self.rng.randrange(2)] = token
             tokens.append(row)
-        return Candidates(tokens, [[0.0] * 5 for _ in tokens])
+        return sequence.draft.topology.fill(sequence.token_ids[-1], tokens)

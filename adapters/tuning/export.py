@@ -28,14 +28,14 @@ def export(
         num_prompts=recipe.num_prompts,
         num_masks=recipe.num_masks,
         profile=evaluation.profile,
-        successor_rank=0 if successor is None else successor.outer.shape[1],
+        successor_rank=0 if successor is None else successor.out.shape[0],
         tuning={
             "recipe": asdict(recipe),
             "acceptance_length_comb": evaluation.acceptance_length,
         },
     )
     if successor is not None:
-        successor = Successor(successor.inner.detach().cpu(), successor.outer.detach().cpu())
+        successor = Successor(**{n: t.detach().cpu() for n, t in successor.tensors().items()})
     adapter = BitaAdapter(
         config, prompt_kv.detach().cpu(), mask_embeddings.detach().cpu(), successor
     )

@@ -38,13 +38,14 @@ class MaskGroups:
 
     positions: int64 `[samples, rows]`. labels: int64 `[samples, rows]`, IGNORE where unknown.
     visible: bool `[samples, rows, context + rows]`: the real tokens, then the mask rows.
-    bonus: int64 `[samples, groups]`, the token at each anchor.
+    previous: int64 `[samples, rows]`, the token before the one a mask is to give: the bonus
+        token for a group's first mask, the label of the mask before for the others.
     """
 
     positions: Tensor
     labels: Tensor
     visible: Tensor
-    bonus: Tensor
+    previous: Tensor
 
 
 def mask_groups(
@@ -55,7 +56,7 @@ def mask_groups(
     rows = max(len(a) for a in anchors) * masks
     positions = np.zeros((len(samples), rows), np.int64)
     labels = np.full((len(samples), rows), IGNORE, np.int64)
-    bonus = np.zeros((len(samples), rows // masks), np.int64)
+    previous = np.zeros((len(samples), rows), np.int64)
     visible = np.zeros((len(samples), rows, context + rows), np.bool_)
     # A padding row sees itself: its softmax must not be empty.
     visible[:, np.arange(rows), context + np.arange(rows)] = True
@@ -67,8 +68,9 @@ def mask_groups(
         visible[i, :used, :real] = seen[:, :real]
         visible[i, :used, context : context + used] = seen[:, real:]
         for group, anchor in enumerate(places):
-            bonus[i, group] = sample.token_ids[anchor]
             end = next(e for s, e in sample.spans if s <= anchor < e)
-            known = sample.token_ids[anchor + 1 : min(end, anchor + 1 + masks)]
-            labels[i, group * masks : group * masks + len(known)] = known
-    return MaskGroups(*(torch.from_numpy(a) for a in (positions, labels, visible, bonus)))
+            known = sample.token_ids[anchor : min(end, anchor + 1 + masks)]
+            first = group * masks
+            labels[i, first : first + len(known) - 1] = known[1:]
+            previous[i, first : first + len(known) - 1] = known[:-1]
+    return MaskGroups(*(torch.from_numpy(a) for a in (positions, labels, visible, previous)))

@@ -17,7 +17,8 @@ class TuningRecipe:
     prompt_std: standard deviation of the prompts' initial values; masks start at the mean token
         embedding plus noise of the embeddings' own spread times `mask_noise` (ESP, arXiv
         2603.17942, shows that untrained mean embeddings draft already).
-    successor_rank: of the bias that the known bonus token puts on draft logits; 0 trains none.
+    successor_rank: of the head that follows a path's tokens; 0 trains none, as in the paper.
+    successor_rate: peak learning rate of that head.
     dropout: share of prompt values dropped in training.
     ranks: candidates a depth that the hit profile counts.
     seed: of initial values, batches and anchors.
@@ -32,7 +33,8 @@ class TuningRecipe:
     clip: float = 1.0
     prompt_std: float = 0.02
     mask_noise: float = 0.1
-    successor_rank: int = 32
+    successor_rank: int = 128
+    successor_rate: float = 4e-3
     dropout: float = 0.1
     ranks: int = 10
     seed: int = 0

@@ -170,7 +170,7 @@ class TargetModel:
         visible: Tensor,
         prompt_kv: Tensor,
     ) -> Tensor:
-        """Logits of mask rows, float32 `[samples, rows, vocab]`; gradients reach both trainables.
+        """Final hidden states of mask rows, `[samples, rows, hidden]`, with gradients.
 
         embeddings `[samples, rows, hidden]`, positions `[samples, rows]`, visible bool `[samples,
         rows, context + rows]`, prompt_kv `[layers, 2, kv_heads, prompts, head_dim]`.
@@ -180,4 +180,9 @@ class TargetModel:
             output = self.model.base_model(
                 inputs_embeds=embeddings, position_ids=positions, use_cache=False
             )
-        return self.head(output.last_hidden_state).float()
+        hidden: Tensor = output.last_hidden_state
+        return hidden
+
+    def project(self, hidden: Tensor) -> Tensor:
+        """Logits of final hidden states, float32 `[..., vocab]`; gradients reach the states."""
+        return self.head(hidden).float()

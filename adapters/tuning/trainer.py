@@ -49,24 +49,28 @@ class Tuner:
         masks = tokens.mean(dim=0) + noise * tokens.std() * recipe.mask_noise
         self.prompt_kv = nn.Parameter(prompts.to(target.device))
         self.mask_embeddings = nn.Parameter(masks.to(target.device))
-        self.successor = self._successor(shape.vocab_size, generator)
-        self.parameters = [self.prompt_kv, self.mask_embeddings]
-        if self.successor is not None:
-            self.parameters += [self.successor.inner, self.successor.outer]  # type: ignore[list-item]
-        self.optimizer = torch.optim.AdamW(
-            self.parameters, lr=recipe.learning_rate, weight_decay=0.0
-        )
+        self.successor = self._successor(shape.hidden_size, generator)
+        embeddings = [self.prompt_kv, self.mask_embeddings]
+        head = list(self.successor.tensors().values()) if self.successor is not None else []
+        self.parameters: list[Tensor] = [*embeddings, *head]
+        self.rates = [recipe.learning_rate, recipe.successor_rate]
+        groups = [{"params": part} for part in (embeddings, head)]
+        self.optimizer = torch.optim.AdamW(groups, weight_decay=0.0)
         self.steps_done = 0
         self.contexts = Contexts(target, CONTEXT_CACHE_BYTES)
 
-    def _successor(self, vocab: int, generator: torch.Generator) -> Successor | None:
-        """Starts without effect: one factor is zero, the other random."""
+    def _successor(self, hidden: int, generator: torch.Generator) -> Successor | None:
+        """Starts without effect: what it adds is zero."""
         rank, device = self.recipe.successor_rank, self.target.device
         if not rank:
             return None
-        outer = torch.randn(vocab, rank, generator=generator) / math.sqrt(rank)
-        inner = torch.zeros(self.recipe.num_masks, vocab, rank)
-        return Successor(nn.Parameter(inner.to(device)), nn.Parameter(outer.to(device)))
+        tensors = {}
+        for name, shape in Successor.shapes(hidden, self.recipe.num_masks, rank).items():
+            fresh = torch.zeros(shape)
+            if name not in ("bias", "out"):
+                fresh = torch.randn(shape, generator=generator) / math.sqrt(shape[0])
+            tensors[name] = nn.Parameter(fresh.to(device))
+        return Successor(**tensors)
 
     def fit(self, folder: Path) -> None:
         """Train to the recipe's last step; a run begun in `folder` before goes on from there.
@@ -100,7 +104,8 @@ class Tuner:
         """One optimiser step; its loss in nats and the rate of right first guesses at depth 1."""
         recipe = self.recipe
         rate = 0.5 * (1 + math.cos(math.pi * self.steps_done / recipe.steps))
-        self.optimizer.param_groups[0]["lr"] = recipe.learning_rate * rate
+        for group, peak in zip(self.optimizer.param_groups, self.rates, strict=True):
+            group["lr"] = peak * rate
         rng = np.random.default_rng((recipe.seed, self.steps_done))
         torch.manual_seed(recipe.seed * 1_000_003 + self.steps_done)  # dropout
         samples, anchors = self._draw(rng)
@@ -210,13 +215,16 @@ def run_groups(
     contexts: Contexts,
     successor: Successor | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """Logits float32 `[samples, rows, vocab]` and labels int64 `[samples, rows]` of all groups."""
+    """Logits float32 `[samples, rows, vocab]` and labels int64 `[samples, rows]` of all groups.
+
+    The successor head follows the path of true tokens, as it will follow the accepted one.
+    """
     masks = len(mask_embeddings)
     groups = mask_groups(samples, anchors, masks)
     count = groups.labels.shape[1] // masks
     embeddings = mask_embeddings.repeat(count, 1).expand(len(samples), -1, -1)
     dtype: torch.dtype = target.embedding.weight.dtype  # type: ignore[assignment]
-    logits = target.masks(
+    hidden = target.masks(
         contexts.of(samples),
         embeddings.to(dtype),
         groups.positions.to(target.device),
@@ -224,5 +232,17 @@ def run_groups(
         prompt_kv,
     )
     if successor is not None:
-        logits = logits + successor.bias(groups.bonus.to(target.device)).flatten(1, 2)
-    return logits, groups.labels.to(target.device)
+        hidden = _follow(target, successor, hidden, groups.previous.to(target.device), masks)
+    return target.project(hidden), groups.labels.to(target.device)
+
+
+def _follow(
+    target: TargetModel, successor: Successor, hidden: Tensor, previous: Tensor, masks: int
+) -> Tensor:
+    """`hidden` `[samples, rows, hidden]` corrected along each group's known tokens."""
+    tokens = target.embedding(previous).unflatten(1, (-1, masks))
+    grouped, state, corrected = hidden.unflatten(1, (-1, masks)), None, []
+    for mask in range(masks):
+        refined, state = successor.advance(mask, grouped[:, :, mask], tokens[:, :, mask], state)
+        corrected.append(refined)
+    return torch.stack(corrected, dim=2).flatten(1, 2)

@@ -20,7 +20,7 @@ from engine.cache.storage import KVStorage
 from engine.errors import UnsupportedModel
 from engine.model.facts import model_facts
 from engine.model.runner import ModelRunner, Route
-from engine.speculation.tree import Candidates, TreeTopology
+from engine.speculation.tree import TreeTopology
 from engine.speculation.verify import walk
 
 PROMPT, NEW, MASKS, PROMPTS, BLOCK = 23, 24, 3, 4, 4
@@ -160,11 +160,11 @@ def _decode(runner: ModelRunner, expected: list[int]) -> list[int]:
     return tokens[: len(expected)]
 
 
-def _drafts(expected: list[int], start: int, step: int) -> Candidates:
+def _drafts(expected: list[int], start: int, step: int) -> list[list[int]]:
     tokens = []
     for depth in range(MASKS):
         right = expected[min(start + depth, len(expected) - 1)]
         wrong = [(right + 1 + i) % VOCAB for i in range(4)]
         place = (step + depth) % 2
         tokens.append(wrong if step % 3 == 2 else [*wrong[:place], right, *wrong[place:]])
-    return Candidates(tokens, [[0.0] * len(row) for row in tokens])
+    return tokens

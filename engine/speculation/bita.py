@@ -1,24 +1,80 @@
-"""The BiTA drafter: logits of the accepted node's mask group become candidates."""
+"""The BiTA drafter: what the masks behind the last accepted node say may come next.
+
+A group's masks were computed before the bonus token was known; now it is. `Branches` ranks the
+children of tree nodes level by level, for all sequences at once: mask d's hidden state, led along
+the node's own path by the adapter's successor head where it has one, through the frozen output
+projection.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
 from torch import Tensor
 
-from engine.speculation.tree import Candidates
+from adapters.successor import Successor
+
+Layer = Callable[[Tensor], Tensor]
 
 
-def propose(logits: Tensor, sizes: list[int], ranks: int) -> list[Candidates | None]:
-    """The `ranks` likeliest tokens of every mask, group by group.
+@dataclass(frozen=True, slots=True)
+class MaskGroup:
+    """hidden: final hidden states of the masks, `[masks, hidden]`. bonus_token: the next root."""
 
-    logits: float32 `[masks of all groups, vocab]`. sizes: masks of each group; an empty group
-    drafts nothing.
+    hidden: Tensor
+    bonus_token: int
+
+
+@dataclass(frozen=True, slots=True)
+class Parent:
+    """A node whose children are wanted.
+
+    group: number of its tree's mask group. token: what it carries.
+    before: number of its own parent in the call that ranked the node itself; 0 for a root.
     """
-    top = logits.softmax(dim=-1).topk(ranks, dim=-1)
-    tokens, probabilities = top.indices.tolist(), top.values.tolist()
-    drafts: list[Candidates | None] = []
-    first = 0
-    for size in sizes:
-        rows = slice(first, first + size)
-        drafts.append(Candidates(tokens[rows], probabilities[rows]) if size else None)
-        first += size
-    return drafts
+
+    group: int
+    token: int
+    before: int
+
+
+class Branches:
+    """Children of the nodes of several draft trees, one level a call, from the roots down.
+
+    roots, sizes: bonus token and number of masks, which is how deep to draft, of every group.
+    """
+
+    def __init__(
+        self, groups: Sequence[MaskGroup], successor: Successor | None, embed: Layer, project: Layer
+    ) -> None:
+        self.successor, self.embed, self.project = successor, embed, project
+        self.roots = [group.bonus_token for group in groups]
+        self.sizes = [len(group.hidden) for group in groups]
+        self._firsts = [sum(self.sizes[:i]) for i in range(len(groups))]
+        self._depth = 0
+        self._hidden = torch.cat([group.hidden for group in groups])
+        self._state: Tensor | None = None
+
+    def rank(
+        self, parents: Sequence[Parent], width: int
+    ) -> tuple[list[list[int]], list[list[float]]]:
+        """The `width` likeliest children of every parent, and their probabilities.
+
+        parents: nodes of one depth, a level deeper in every call.
+        """
+        device = self._hidden.device
+        rows = [self._firsts[p.group] + self._depth for p in parents]
+        hidden = self._hidden.index_select(0, torch.tensor(rows, device=device))
+        if self.successor is not None:
+            tokens = self.embed(torch.tensor([p.token for p in parents], device=device))
+            if self._state is not None:
+                before = torch.tensor([p.before for p in parents], device=device)
+                self._state = self._state.index_select(0, before)
+            hidden, self._state = self.successor.advance(self._depth, hidden, tokens, self._state)
+        self._depth += 1
+        logits = self.project(hidden)
+        likeliest, tokens = logits.topk(width, dim=-1)
+        probabilities = (likeliest - logits.logsumexp(dim=-1, keepdim=True)).exp()
+        return tokens.tolist(), probabilities.tolist()

@@ -1,64 +1,111 @@
-"""Which tree each adapter's sequences verify in this step.
+"""Which tree each sequence verifies in the next step, and which nodes get masks.
 
-`Fixed` always uses one named topology. `Ladder` holds trees fitted to the adapter's measured hit
-rates for rising numbers of rows and picks, for the number of sequences decoding now, the one
-that emits the most tokens a second under the measured step cost. The lowest rung is plain
-decoding: on a busy server speculation switches itself off.
+`Fixed` fills one named topology. `Adaptive` grows a tree a sequence, of all rows that are worth a
+threshold (`growth`), the same for all sequences of a step. The threshold is the one that, on the
+adapter's measured hit rates and the machine's measured step cost, emits the most tokens a second:
+a busy server so leaves out the rows that cost more than they bring, and in the end all of them.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Protocol
 
+from engine.speculation.bita import Parent
 from engine.speculation.cost import StepCostModel
 from engine.speculation.fit import Hits, expected_length, fit_tree
-from engine.speculation.tree import TreeTopology
+from engine.speculation.growth import Ranker, fill, grow, mask_groups
+from engine.speculation.tree import DraftTree, TreeTopology
 
-RUNGS = (4, 6, 8, 10, 12, 16, 20, 24, 32, 48)
 PLAIN = TreeTopology.root(0)
+THRESHOLDS = (0.6, 0.45, 0.35, 0.27, 0.2, 0.15, 0.11, 0.08, 0.06, 0.045, 0.03, 0.02)
 
 
 class Planner(Protocol):
-    """Chooses a topology."""
+    """Chooses trees."""
 
-    @property
-    def largest(self) -> TreeTopology:
-        """The topology of most rows that can be chosen."""
+    def first(self, num_decoding: int) -> TreeTopology:
+        """What a sequence runs that nothing is drafted for, when so many decode."""
         ...
 
-    def plan(self, num_decoding: int) -> TreeTopology:
-        """The topology for each of `num_decoding` sequences in one step."""
+    def draft(self, ranker: Ranker, num_decoding: int) -> list[DraftTree]:
+        """The next tree for every mask group of `ranker`."""
         ...
 
 
 class Fixed:
-    """Always the same topology."""
+    """Always the same topology, as deep as a group drafts."""
 
     def __init__(self, topology: TreeTopology) -> None:
-        self.largest = topology
+        self.topology = topology
 
-    def plan(self, num_decoding: int) -> TreeTopology:
-        """As `Planner.plan`."""
-        return self.largest
+    def first(self, num_decoding: int) -> TreeTopology:
+        """As `Planner.first`."""
+        return TreeTopology.root(self.topology.masks[0])
+
+    def draft(self, ranker: Ranker, num_decoding: int) -> list[DraftTree]:
+        """As `Planner.draft`."""
+        return fill(self.topology, ranker)
 
 
-class Ladder:
-    """The rung of most expected tokens a second."""
+class Adaptive:
+    """Rows by their worth."""
 
     def __init__(self, hits: Hits, cost: StepCostModel) -> None:
         self.cost = cost
-        trees = [PLAIN, *(fit_tree(hits, rows) for rows in RUNGS)]
-        self.rungs = [(tree, expected_length(tree, hits)) for tree in trees]
-        self.largest = max(trees, key=lambda tree: tree.num_rows)
-        self._chosen: dict[int, TreeTopology] = {}
+        self.promise = _promise(hits)
+        # (threshold, rows, expected length) of the average tree; plain decoding is worth any.
+        self.options: list[tuple[float, int, float]] = [(1.0, 1, 1.0)]
+        for threshold in THRESHOLDS:
+            average = grow(_Average(hits), threshold, self.promise)[0].topology
+            self.options.append((threshold, average.num_rows, expected_length(average, hits)))
+        self._chosen: dict[int, float] = {}
 
-    def plan(self, num_decoding: int) -> TreeTopology:
-        """As `Planner.plan`."""
+    def threshold(self, num_decoding: int) -> float:
+        """Tokens a row must be expected to bring; 1 stands for plain decoding."""
         if num_decoding not in self._chosen:
             self._chosen[num_decoding] = max(
-                self.rungs, key=lambda rung: rung[1] / self.cost(num_decoding * rung[0].num_rows)
+                self.options, key=lambda option: option[2] / self.cost(num_decoding * option[1])
             )[0]
         return self._chosen[num_decoding]
+
+    def first(self, num_decoding: int) -> TreeTopology:
+        """As `Planner.first`."""
+        return TreeTopology.root(
+            mask_groups([-1], [1.0], self.threshold(num_decoding), self.promise)[0]
+        )
+
+    def draft(self, ranker: Ranker, num_decoding: int) -> list[DraftTree]:
+        """As `Planner.draft`."""
+        threshold = self.threshold(num_decoding)
+        if threshold >= 1.0:
+            return [PLAIN.fill(root) for root in ranker.roots]
+        return grow(ranker, threshold, self.promise)
+
+
+class _Average:
+    """Stands for a sequence on which every draft is as often right as measured."""
+
+    def __init__(self, hits: Hits) -> None:
+        self.hits, self.depth = hits, 0
+        self.roots, self.sizes = [0], [len(hits)]
+
+    def rank(
+        self, parents: Sequence[Parent], width: int
+    ) -> tuple[list[list[int]], list[list[float]]]:
+        """As `Ranker.rank`."""
+        shares = list(self.hits[self.depth][:width])
+        self.depth += 1
+        return [list(range(len(shares)))] * len(parents), [shares] * len(parents)
+
+
+def _promise(hits: Hits) -> list[float]:
+    """Probability that the likelier two drafts of every depth so far hold the true token."""
+    promise, chance = [], 1.0
+    for rates in hits:
+        chance *= min(1.0, sum(rates[:2]))
+        promise.append(chance)
+    return promise
 
 
 def named(tree: str, hits: Hits) -> TreeTopology:

@@ -1,25 +1,15 @@
 """Draft trees: their shape before a step (`TreeTopology`) and filled with tokens (`DraftTree`).
 
 Node 0 is the root: the last emitted token, whose KV is not stored yet. A node at depth d > 0
-carries a candidate of mask d - 1, chosen by rank; each node may have a mask group behind it,
-and the group of the last accepted node drafts the next step (BiTA sec. 3.2).
+carries what mask d - 1 gives behind its parent, chosen by rank; each node may have a mask group
+behind it, and the group of the last accepted node drafts the next step (BiTA sec. 3.2).
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-
-
-@dataclass(frozen=True)
-class Candidates:
-    """What one mask group proposes: `tokens[d][r]` is the rank-r token at depth d + 1.
-
-    probabilities: the masks' own, of the same shape, uncalibrated.
-    """
-
-    tokens: list[list[int]]
-    probabilities: list[list[float]]
 
 
 @dataclass(frozen=True)
@@ -27,7 +17,7 @@ class TreeTopology:
     """The shape of a draft tree. Entry i of each list belongs to node i; node 0 is the root.
 
     parents: -1 for the root; a parent comes before its children.
-    ranks: which candidate of its depth a node takes, 0 the likeliest; 0 for the root.
+    ranks: which of its parent's likeliest children a node is, 0 the first; 0 for the root.
     masks: size of the mask group behind the node.
     """
 
@@ -69,6 +59,15 @@ class TreeTopology:
             depths.append(depths[parent] + 1 if parent >= 0 else 0)
         return tuple(depths)
 
+    @cached_property
+    def children(self) -> tuple[tuple[int, ...], ...]:
+        """Children of each node."""
+        children: list[list[int]] = [[] for _ in self.parents]
+        for node, parent in enumerate(self.parents):
+            if parent >= 0:
+                children[parent].append(node)
+        return tuple(map(tuple, children))
+
     @property
     def num_rows(self) -> int:
         """Rows the tree adds to a forward, the root included."""
@@ -76,7 +75,7 @@ class TreeTopology:
 
     @cached_property
     def num_ranks(self) -> int:
-        """Candidates a depth that the tree can use."""
+        """Children of one node that the tree can use."""
         return max(self.ranks) + 1
 
     def pruned(self, depth: int) -> TreeTopology:
@@ -91,14 +90,15 @@ class TreeTopology:
             tuple(self.masks[i] for i in kept),
         )
 
-    def fill(self, root: int, candidates: Candidates | None) -> DraftTree:
-        """The tree with tokens; depths and ranks nothing was drafted for are left out."""
-        if candidates is None:
-            return DraftTree((root,), self.pruned(0))
-        topology = self.pruned(len(candidates.tokens))
+    def fill(self, root: int, tokens: Sequence[Sequence[int]] = ()) -> DraftTree:
+        """The tree with `tokens[d][r]` as the rank-r child of every node at depth d.
+
+        Depths that nothing is given for are left out.
+        """
+        topology = self.pruned(len(tokens))
         token_ids = [root]
         for depth, rank in zip(topology.depths[1:], topology.ranks[1:], strict=True):
-            token_ids.append(candidates.tokens[depth - 1][rank])
+            token_ids.append(tokens[depth - 1][rank])
         return DraftTree(tuple(token_ids), topology)
 
     def fill_with(self, token: int) -> DraftTree:
@@ -128,9 +128,9 @@ class DraftTree:
 
     def child(self, node: int, token_id: int) -> int | None:
         """The child of `node` that carries `token_id`."""
-        for i in range(node + 1, len(self.token_ids)):
-            if self.topology.parents[i] == node and self.token_ids[i] == token_id:
-                return i
+        for child in self.topology.children[node]:
+            if self.token_ids[child] == token_id:
+                return child
         return None
 
     def check_integrity(self) -> None:

@@ -82,9 +82,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add(
         "--successor-rank",
         type=int,
-        default=32,
+        default=128,
         metavar="R",
-        help="rank of the bias the known next token puts on drafts; 0 for none, as in the paper "
+        help="rank of the head that follows a draft's path; 0 for none, as in the paper "
         "(default: %(default)s)",
     )
     add("--learning-rate", type=float, default=3e-2, metavar="R", help="peak (default: 0.03)")

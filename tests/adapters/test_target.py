@@ -114,7 +114,9 @@ def test_two_phases_equal_one_dense_pass(architecture: str) -> None:
     groups = mask_groups([text], [ANCHORS], MASKS)
     prompt_kv, embeddings = trainables(model, target, len(ANCHORS))
     context = target.context(torch.tensor([text.token_ids]))
-    logits = target.masks(context, embeddings, groups.positions, groups.visible, prompt_kv)
+    logits = target.project(
+        target.masks(context, embeddings, groups.positions, groups.visible, prompt_kv)
+    )
     hidden = dense(model, text, groups, embeddings, prompt_kv)
     expected = target.head(hidden[:, TEXT:])
     scale = float(expected.abs().max())
@@ -158,7 +160,7 @@ def test_neighbours_and_padding_change_nothing() -> None:
     prompt_kv = torch.randn(tiny.LAYERS, 2, tiny.KV_HEADS, PROMPTS, tiny.HEAD_DIM)
     masks = torch.randn(MASKS, tiny.HIDDEN)
 
-    def logits(chosen: list[int]) -> Tensor:
+    def states(chosen: list[int]) -> Tensor:
         some, places = [samples[i] for i in chosen], [anchors[i] for i in chosen]
         groups = mask_groups(some, places, MASKS)
         width = max(len(s.token_ids) for s in some)
@@ -168,10 +170,10 @@ def test_neighbours_and_padding_change_nothing() -> None:
             target.context(torch.tensor(ids)), rows, groups.positions, groups.visible, prompt_kv
         )
 
-    together = logits([0, 1, 2, 3])
+    together = states([0, 1, 2, 3])
     for i, places in enumerate(anchors):
         used = len(places) * MASKS
-        assert torch.allclose(together[i, :used], logits([i])[0], atol=1e-4)
+        assert torch.allclose(together[i, :used], states([i])[0], atol=1e-4)
 
 
 @pytest.mark.parametrize("architecture", ["Falcon", "GPTJ", "Llama4Text", "GptOss"])

@@ -8,7 +8,7 @@ from engine.attention.reference import ReferenceStep
 from engine.attention.sdpa import MAX_BATCHED_ROWS, SdpaStep
 from engine.batch import ForwardBatch, SegmentPlan
 from engine.cache.storage import KVStorage
-from engine.speculation.tree import Candidates, TreeTopology
+from engine.speculation.tree import TreeTopology
 
 BLOCK, HEADS, DIM, PROMPTS = 4, 4, 8, 3
 
@@ -38,10 +38,10 @@ def storage(kv_heads: int) -> KVStorage:
 
 def batch(store: KVStorage) -> ForwardBatch:
     """A long prefill, a chunk without a root, trees behind short and long pasts, a bare root."""
-    candidates = Candidates([list(range(5))] * 3, [[0.0] * 5] * 3)
-    comb = TreeTopology.comb(5, 3).fill(1, candidates)
-    chain = TreeTopology.chain(3).fill(1, candidates)
-    root = TreeTopology.root(0).fill(1, None)
+    drafts = [list(range(5))] * 3
+    comb = TreeTopology.comb(5, 3).fill(1, drafts)
+    chain = TreeTopology.chain(3).fill(1, drafts)
+    root = TreeTopology.root(0).fill(1)
     blocks = list(range(79, -1, -1))
     plans = [
         SegmentPlan(list(range(MAX_BATCHED_ROWS + 20)), chain, 9, blocks[:60], 0),

@@ -6,7 +6,7 @@ from adapters.tuning.layout import Sample, mask_groups
 from engine.attention.interface import Scope
 from engine.attention.mask import visible
 from engine.batch import ForwardBatch, RowKind, SegmentPlan
-from engine.speculation.tree import Candidates, TreeTopology
+from engine.speculation.tree import TreeTopology
 
 BLOCK = 4
 
@@ -21,7 +21,7 @@ def test_a_mask_group_of_tuning_sees_what_the_root_group_of_inference_sees() -> 
     groups = mask_groups([Sample(tokens, [(10, 20)])], [[anchor]], masks)
     # Inference: tokens before the anchor are known, the last of them is the root.
     for past in (0, 5, anchor - 1):
-        tree = TreeTopology.root(masks).fill(tokens[anchor - 1], None)
+        tree = TreeTopology.root(masks).fill(tokens[anchor - 1])
         batch = build(SegmentPlan(tokens[past : anchor - 1], tree, past, list(range(9)), 0))
         segment = batch.segments[0]
         columns = -(-past // BLOCK) * BLOCK
@@ -37,9 +37,7 @@ def test_a_mask_group_of_tuning_sees_what_the_root_group_of_inference_sees() -> 
 def test_a_group_behind_a_node_sees_what_tuning_shows_one_token_later() -> None:
     tokens, anchor, masks = list(range(10, 30)), 13, 3
     later = mask_groups([Sample(tokens, [(10, 20)])], [[anchor + 1]], masks)
-    tree = TreeTopology.chain(masks).fill(
-        tokens[anchor - 1], Candidates([[tokens[anchor]], [1], [2]], [[0.0]] * 3)
-    )
+    tree = TreeTopology.chain(masks).fill(tokens[anchor - 1], [[tokens[anchor]], [1], [2]])
     batch = build(SegmentPlan([], tree, anchor - 1, list(range(9)), 0))
     segment = batch.segments[0]
     first = segment.mask_row(tree.topology.masks, 1)
@@ -49,7 +47,7 @@ def test_a_group_behind_a_node_sees_what_tuning_shows_one_token_later() -> None:
 
 
 def test_sequences_follow_each_other_with_scratch_blocks_of_their_own() -> None:
-    tree = TreeTopology.comb(5, 3).fill(7, None)
+    tree = TreeTopology.comb(5, 3).fill(7)
     batch = build(
         SegmentPlan([1, 2, 3, 4, 5], tree, 0, [0, 1, 2], 0), SegmentPlan([9], None, 4, [3], 0)
     )
@@ -64,7 +62,7 @@ def test_sequences_follow_each_other_with_scratch_blocks_of_their_own() -> None:
 
 
 def test_drafts_past_the_last_position_stay_at_it() -> None:
-    tree = TreeTopology.chain(3).fill(7, Candidates([[1], [2], [3]], [[0.0]] * 3))
+    tree = TreeTopology.chain(3).fill(7, [[1], [2], [3]])
     plan = SegmentPlan([], tree, 14, [0, 1, 2, 3], 0)
     batch = ForwardBatch.build([plan], BLOCK, 100, 3, 16)
     assert batch.positions.max() == 15

@@ -7,8 +7,8 @@ import pytest
 
 from engine.speculation.cost import StepCostModel
 from engine.speculation.fit import expected_length, fit_tree
-from engine.speculation.planner import PLAIN, Ladder, named
-from engine.speculation.tree import Candidates, TreeTopology
+from engine.speculation.planner import PLAIN, THRESHOLDS, Adaptive, named
+from engine.speculation.tree import TreeTopology
 
 HITS = [[0.6, 0.15, 0.08], [0.5, 0.15, 0.05], [0.4, 0.1, 0.05]]
 
@@ -63,17 +63,19 @@ def test_a_fitted_tree_beats_the_comb_at_its_size() -> None:
 
 
 def test_flat_cost_speculates_and_linear_cost_does_not() -> None:
-    flat = Ladder(HITS, StepCostModel((1, 256), (1.0, 1.01)))
-    linear = Ladder(HITS, StepCostModel((1, 256), (1.0, 256.0)))
-    assert flat.plan(1) == flat.largest
-    assert linear.plan(1) == PLAIN
+    flat = Adaptive(HITS, StepCostModel((1, 256), (1.0, 1.01)))
+    linear = Adaptive(HITS, StepCostModel((1, 256), (1.0, 256.0)))
+    assert flat.threshold(1) == min(THRESHOLDS)
+    assert flat.first(1) == TreeTopology.root(3)
+    assert linear.threshold(1) == 1.0
+    assert linear.first(1) == PLAIN
 
 
-def test_a_busy_engine_speculates_less() -> None:
-    ladder = Ladder(HITS, StepCostModel((1, 32, 256), (1.0, 1.3, 12.0)))
-    rows = [ladder.plan(n).num_rows for n in (1, 4, 16, 64)]
-    assert rows == sorted(rows, reverse=True)
-    assert rows[0] > rows[-1]
+def test_a_busy_engine_asks_more_of_a_row() -> None:
+    planner = Adaptive(HITS, StepCostModel((1, 32, 256), (1.0, 1.3, 12.0)))
+    thresholds = [planner.threshold(n) for n in (1, 4, 16, 64)]
+    assert thresholds == sorted(thresholds)
+    assert thresholds[0] < thresholds[-1]
 
 
 def test_names_of_trees() -> None:
@@ -92,11 +94,11 @@ def test_cost_is_linear_between_and_beyond_its_points() -> None:
 
 def test_a_tree_is_filled_as_deep_as_something_was_drafted() -> None:
     comb = TreeTopology.comb(4, 3)
-    full = comb.fill(9, Candidates([list(range(4))] * 3, [[0.0] * 4] * 3))
-    short = comb.fill(9, Candidates([list(range(4))], [[0.0] * 4]))
+    full = comb.fill(9, [list(range(4))] * 3)
+    short = comb.fill(9, [list(range(4))])
     full.check_integrity()
     assert full.num_drafts == 9
     assert short.token_ids == (9, 0, 1, 2, 3)
-    assert comb.fill(9, None).token_ids == (9,)
+    assert comb.fill(9).token_ids == (9,)
     assert full.path(5) == [1, 5]
     assert full.child(1, 2) == 7

@@ -70,11 +70,10 @@ def test_the_emitted_law_is_the_models_own(model) -> None:  # type: ignore[no-un
         """Drafts that are often right: the model's own two likeliest tokens after any first."""
         draft(scheduled, batch, output, accepted)
         for item in scheduled:
-            if item.sequence.candidates is not None:
+            if item.sequence.draft is not None:
                 tokens = [[*second, *(t for t in range(9) if t not in second)][:5]] * 3
-                item.sequence.candidates = dataclasses.replace(
-                    item.sequence.candidates, tokens=tokens
-                )
+                topology = item.sequence.draft.topology
+                item.sequence.draft = topology.fill(item.sequence.token_ids[-1], tokens)
 
     def logits(ids: list[int]) -> torch.Tensor:
         model.set_attn_implementation("eager")
