@@ -14,6 +14,7 @@ from dataclasses import replace
 from engine.speculation.tree import TreeTopology
 
 Hits = Sequence[Sequence[float]]
+SETTLING_STEPS = 40
 
 
 def expected_length(topology: TreeTopology, hits: Hits) -> float:
@@ -22,24 +23,35 @@ def expected_length(topology: TreeTopology, hits: Hits) -> float:
     hits[d][r]: probability that the rank-r candidate of mask d is the next token, given that
     the tokens before it were drafted right.
     """
-    masks = len(hits)
-    reached = _path_probabilities(topology, hits)
-    emitted, moves = [], []
-    for depth in range(masks + 1):
-        alive = [i for i, d in enumerate(topology.depths) if d <= depth]
-        emitted.append(sum(reached[i] for i in alive))
-        move = [0.0] * (masks + 1)
-        for i in alive:
-            children = sum(reached[j] for j in alive if topology.parents[j] == i)
-            move[topology.masks[i]] += max(0.0, reached[i] - children)
+    trees = [topology.pruned(size) for size in range(len(hits) + 1)]
+    shares = steady_state(trees, hits)
+    return sum(
+        share * sum(path_probabilities(tree, hits))
+        for share, tree in zip(shares, trees, strict=True)
+    )
+
+
+def steady_state(trees: Sequence[TreeTopology], hits: Hits) -> list[float]:
+    """How often each tree is run in the long run.
+
+    trees[g]: what is run where the last accepted node had g masks; no deeper than g.
+    """
+    moves = []
+    for tree in trees:
+        reached = path_probabilities(tree, hits)
+        move = [0.0] * len(trees)
+        for node, size in enumerate(tree.masks):
+            move[size] += max(0.0, reached[node] - sum(reached[c] for c in tree.children[node]))
         moves.append(move)
-    share = [0.0] * masks + [1.0]
-    for _ in range(30):
-        share = [
-            sum(share[depth] * moves[depth][to] for depth in range(masks + 1))
-            for to in range(masks + 1)
+    shares = [0.0] * (len(trees) - 1) + [1.0]
+    for _ in range(SETTLING_STEPS):
+        moved = [
+            sum(share * move[to] for share, move in zip(shares, moves, strict=True))
+            for to in range(len(trees))
         ]
-    return sum(s * e for s, e in zip(share, emitted, strict=True))
+        # Half a step: trees that take turns would never settle in whole ones.
+        shares = [(a + b) / 2 for a, b in zip(shares, moved, strict=True)]
+    return shares
 
 
 def fit_tree(hits: Hits, max_rows: int) -> TreeTopology:
@@ -86,7 +98,8 @@ def _neighbours(topology: TreeTopology, hits: Hits) -> Iterator[TreeTopology]:
                 )
 
 
-def _path_probabilities(topology: TreeTopology, hits: Hits) -> list[float]:
+def path_probabilities(topology: TreeTopology, hits: Hits) -> list[float]:
+    """Probability that each node is accepted."""
     reached: list[float] = []
     for parent, rank, depth in zip(topology.parents, topology.ranks, topology.depths, strict=True):
         reached.append(reached[parent] * hits[depth - 1][rank] if parent >= 0 else 1.0)

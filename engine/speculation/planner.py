@@ -9,11 +9,12 @@ a busy server so leaves out the rows that cost more than they bring, and in the 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Protocol
 
 from engine.speculation.bita import Parent
 from engine.speculation.cost import StepCostModel
-from engine.speculation.fit import Hits, expected_length, fit_tree
+from engine.speculation.fit import Hits, fit_tree, path_probabilities, steady_state
 from engine.speculation.growth import Ranker, fill, grow, mask_groups
 from engine.speculation.tree import DraftTree, TreeTopology
 
@@ -52,28 +53,20 @@ class Adaptive:
     """Rows by their worth."""
 
     def __init__(self, hits: Hits, cost: StepCostModel) -> None:
-        self.cost = cost
-        self.promise = _promise(hits)
-        # (threshold, rows, expected length) of the average tree; plain decoding is worth any.
-        self.options: list[tuple[float, int, float]] = [(1.0, 1, 1.0)]
-        for threshold in THRESHOLDS:
-            average = grow(_Average(hits), threshold, self.promise)[0].topology
-            self.options.append((threshold, average.num_rows, expected_length(average, hits)))
+        self.cost, self.promise = cost, _promise(hits)
+        self.outlooks = [Outlook.of(hits, t, self.promise) for t in (1.0, *THRESHOLDS)]
         self._chosen: dict[int, float] = {}
 
     def threshold(self, num_decoding: int) -> float:
         """Tokens a row must be expected to bring; 1 stands for plain decoding."""
         if num_decoding not in self._chosen:
-            self._chosen[num_decoding] = max(
-                self.options, key=lambda option: option[2] / self.cost(num_decoding * option[1])
-            )[0]
+            best = max(self.outlooks, key=lambda o: o.tokens_per_second(num_decoding, self.cost))
+            self._chosen[num_decoding] = best.threshold
         return self._chosen[num_decoding]
 
     def first(self, num_decoding: int) -> TreeTopology:
         """As `Planner.first`."""
-        return TreeTopology.root(
-            mask_groups([-1], [1.0], self.threshold(num_decoding), self.promise)[0]
-        )
+        return _undrafted(self.threshold(num_decoding), self.promise)
 
     def draft(self, ranker: Ranker, num_decoding: int) -> list[DraftTree]:
         """As `Planner.draft`."""
@@ -83,12 +76,49 @@ class Adaptive:
         return grow(ranker, threshold, self.promise)
 
 
+@dataclass(frozen=True, slots=True)
+class Outlook:
+    """What a threshold leads to, on the average tree.
+
+    shares, rows, tokens: of steps whose mask group had 0, 1, ... masks.
+    """
+
+    threshold: float
+    shares: list[float]
+    rows: list[int]
+    tokens: list[float]
+
+    @classmethod
+    def of(cls, hits: Hits, threshold: float, promise: Sequence[float]) -> Outlook:
+        """The outlook of `threshold` where drafts are right as often as `hits` says."""
+        trees = [_undrafted(threshold, promise)]
+        for size in range(1, len(hits) + 1):
+            trees.append(grow(_Average(hits, size), threshold, promise)[0].topology)
+        return cls(
+            threshold,
+            steady_state(trees, hits),
+            [tree.num_rows for tree in trees],
+            [sum(path_probabilities(tree, hits)) for tree in trees],
+        )
+
+    def tokens_per_second(self, num_decoding: int, cost: StepCostModel) -> float:
+        """Of every one of `num_decoding` sequences."""
+        seconds = sum(
+            s * cost(num_decoding * r) for s, r in zip(self.shares, self.rows, strict=True)
+        )
+        return sum(s * t for s, t in zip(self.shares, self.tokens, strict=True)) / seconds
+
+
+def _undrafted(threshold: float, promise: Sequence[float]) -> TreeTopology:
+    return TreeTopology.root(mask_groups([-1], [1.0], threshold, promise)[0])
+
+
 class _Average:
     """Stands for a sequence on which every draft is as often right as measured."""
 
-    def __init__(self, hits: Hits) -> None:
+    def __init__(self, hits: Hits, size: int) -> None:
         self.hits, self.depth = hits, 0
-        self.roots, self.sizes = [0], [len(hits)]
+        self.roots, self.sizes = [0], [size]
 
     def rank(
         self, parents: Sequence[Parent], width: int
