@@ -47,7 +47,10 @@ def _rates(config: AdapterConfig) -> list[str]:
         shown = [f"{rate:.3f}" for rate in rates[:ranks]] + [""] * (ranks - len(rates))
         rows.append(f"| {depth} | " + " | ".join(shown) + f" | {sum(rates):.3f} |")
     header = "| depth | " + " | ".join(f"rank {rank}" for rank in range(1, ranks + 1)) + " | any |"
-    return [title, "", header, "|" + "---|" * (ranks + 2), *rows, ""]
+    table = [title, "", header, "|" + "---|" * (ranks + 2), *rows, ""]
+    if config.profile.measured and not all(config.profile.counts):
+        table += ["Depths that no draft reached keep rates that were assumed before.", ""]
+    return table
 
 
 def _acceptance(config: AdapterConfig) -> list[str]:

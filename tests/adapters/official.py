@@ -20,11 +20,11 @@ PREFIX_NAME = "model.prefix_encoder.embedding.weight"
 MASKS_NAME = "model.mask_tokens.weight"
 
 
-def llama(kv_heads: int = HEADS) -> Any:
+def llama(kv_heads: int = HEADS, vocab: int = VOCAB) -> Any:
     """Random weights in float32, large enough for attention to matter."""
     torch.manual_seed(0)
     config = LlamaConfig(
-        vocab_size=VOCAB,
+        vocab_size=vocab,
         hidden_size=HIDDEN,
         intermediate_size=64,
         num_hidden_layers=LAYERS,

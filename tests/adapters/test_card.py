@@ -37,6 +37,12 @@ def test_a_measured_adapter_shows_its_rates() -> None:
     assert "never measured" not in text
 
 
+def test_depths_nobody_reached_are_not_called_measured() -> None:
+    text = card(config(profile=HitProfile([[0.5], [0.25]], [9, 0])))
+    assert "no draft reached" in text
+    assert "no draft reached" not in card(config())
+
+
 def test_an_imported_adapter_says_that_its_rates_are_assumed() -> None:
     tuning = {"origin": "official BiTA checkpoint", "notes": ["Mind the gap."]}
     text = card(config(profile=prior(2), tuning=tuning))
