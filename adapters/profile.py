@@ -7,10 +7,19 @@ from dataclasses import dataclass
 
 from adapters.errors import AdapterFormatError
 
+# Hit rates published for Vicuna-7B by PPD (arXiv 2405.18628), which drafts by the same idea: its
+# tree file `dynamic_sparse_trees_3_vicuna_7b.py`, path probabilities divided by their parents'.
+# Ranks it does not give are taken to miss.
+PUBLISHED = (
+    (0.483, 0.143, 0.074, 0.045, 0.031),
+    (0.263, 0.146, 0.081, 0.058, 0.043),
+    (0.164, 0.118, 0.0, 0.0, 0.0),
+)
+
 
 @dataclass(frozen=True, slots=True)
 class HitProfile:
-    """Measured hit rates of greedy answers.
+    """Hit rates of greedy answers, measured unless all counts are 0.
 
     rates[d][r]: how often the token at depth d + 1 was the rank-r candidate of mask d, counted
         where the tokens of all smaller depths were among their masks' candidates.
@@ -28,6 +37,11 @@ class HitProfile:
             if not row or not fine or sum(row) > 1.0 + 1e-6:
                 raise AdapterFormatError("hit rates must be probabilities that sum to at most 1")
 
+    @property
+    def measured(self) -> bool:
+        """Whether the rates were counted, rather than assumed."""
+        return any(self.counts)
+
     def merge(self, other: HitProfile) -> HitProfile:
         """Both profiles as one, weighted by their counts."""
         rates = []
@@ -38,3 +52,9 @@ class HitProfile:
             rates.append([(a * m + b * n) / total for a, b in zip(mine, theirs, strict=True)])
         counts = [m + n for m, n in zip(self.counts, other.counts, strict=True)]
         return HitProfile(rates, counts)
+
+
+def prior(masks: int) -> HitProfile:
+    """What to assume of an adapter nobody has measured; depths beyond the third take its rates."""
+    rates = [list(PUBLISHED[min(depth, len(PUBLISHED) - 1)]) for depth in range(masks)]
+    return HitProfile(rates, [0] * masks)

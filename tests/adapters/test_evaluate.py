@@ -8,11 +8,12 @@ from typing import Any
 import pytest
 import torch
 
+from adapters.card import card
 from adapters.format import BitaAdapter
 from adapters.profile import HitProfile
 from adapters.tuning import evaluate as module
 from adapters.tuning.evaluate import Evaluation, evaluate
-from adapters.tuning.export import card, export
+from adapters.tuning.export import export
 from adapters.tuning.layout import IGNORE, Sample, mask_groups
 from adapters.tuning.recipe import TuningRecipe
 from tests.adapters import tiny
@@ -110,6 +111,6 @@ def test_export_writes_an_adapter_that_loads_and_a_card_with_the_results(tmp_pat
     assert torch.equal(loaded.prompt_kv, prompt_kv.detach())
     assert not made.prompt_kv.requires_grad
     text = (tmp_path / "README.md").read_text()
-    assert text == card(made.config, evaluation)
+    assert text == card(made.config)
     assert "0.512" in text
     assert "1.88" in text

@@ -1,0 +1,183 @@
+"""Prompts answered with and without an adapter."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from adapters.format import BitaAdapter
+    from adapters.tuning.evaluate import Evaluation
+    from adapters.tuning.prompts import Conversation
+    from engine.config import EngineConfig
+    from engine.model.loader import LoadedModel
+
+RANKS = 10
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """Answers of both kinds, in the order of the prompts: token ids.
+
+    tokens_a_forward: of the answers with the adapter, beyond each one's first token.
+    """
+
+    prompts: list[list[int]]
+    plain: list[list[int]]
+    fast: list[list[int]]
+    tokens_a_forward: float
+
+    @property
+    def differing(self) -> list[int]:
+        """Numbers of the prompts whose answers differ."""
+        both = zip(self.plain, self.fast, strict=True)
+        return [i for i, (plain, fast) in enumerate(both) if plain != fast]
+
+
+def prompts_of(file: Path | None, count: int) -> list[Conversation]:
+    """The first `count` of the user's prompts, or of those that come with BiTA.
+
+    Raises AdapterError where the file is not one of prompts.
+    """
+    from adapters.errors import AdapterError
+    from adapters.tuning import prompts
+    from server.commands.adapters.questions import QUESTIONS
+
+    if file is None:
+        asked = QUESTIONS[:count]
+        return [prompts.Conversation([{"role": "user", "content": q}]) for q in asked]
+    try:
+        return prompts.load(file)[:count]
+    except (UnicodeDecodeError, EOFError, zlib.error) as error:
+        raise AdapterError(f"{file} cannot be read: {error}") from error
+
+
+def load_model(folder: Path, device: str, dtype: str) -> LoadedModel:
+    """The base model; raises UnsupportedModel, with the reason, where it cannot be loaded."""
+    from safetensors import SafetensorError
+    from transformers.utils import logging
+
+    from engine.errors import UnsupportedModel
+    from engine.model import loader
+
+    logging.disable_progress_bar()
+    try:
+        return loader.load_model(folder, device, dtype)
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise UnsupportedModel(f"{folder} cannot be loaded: {reason}") from error
+
+
+def encoded(model: Path, conversations: Sequence[Conversation]) -> list[list[int]]:
+    """Token ids of each prompt, by the model's chat template where it has one.
+
+    Without a template the last message is taken as a text to continue.
+    Raises AdapterError where tokenizer or template fail.
+    """
+    from tokenizers import Tokenizer
+
+    from adapters.errors import AdapterError
+    from server.chat_template import ChatTemplate
+    from server.errors import ApiError
+
+    template = ChatTemplate.load(model)
+    file = model / "tokenizer.json"
+    if not file.is_file():
+        raise AdapterError(f"{file} is missing")
+    try:
+        tokenizer = Tokenizer.from_file(str(file))
+    except Exception as error:  # the library raises no narrower one
+        raise AdapterError(f"{file} cannot be read: {error}") from error
+    encoded = []
+    for conversation in conversations:
+        messages = _before_the_assistant(conversation.messages)
+        try:
+            text = (
+                str(messages[-1].get("content") or "")
+                if template is None
+                else template.render(messages, conversation.tools)
+            )
+        except ApiError as error:
+            raise AdapterError(error.message) from error
+        encoded.append(list(tokenizer.encode(text, add_special_tokens=template is None).ids))
+    return encoded
+
+
+def _before_the_assistant(messages: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The messages before the first one of the assistant's; all, where it speaks first."""
+    turns = [i for i, message in enumerate(messages) if message["role"] == "assistant"]
+    return messages[: turns[0]] if turns and turns[0] else messages
+
+
+def compare(
+    config: EngineConfig,
+    loaded: LoadedModel,
+    adapter: BitaAdapter,
+    prompts: Sequence[list[int]],
+    max_tokens: int,
+) -> Comparison:
+    """Answer the prompts that fit the model's context without the adapter, then with it.
+
+    Raises AdapterError where none fits, or the configuration names a tree nobody knows.
+    """
+    from adapters.errors import AdapterError
+    from engine.answers import EngineAnswers
+    from engine.engine import Engine
+
+    engine = Engine(config, loaded, {})
+    fitting = [p for p in prompts if p and len(p) + max_tokens <= engine.max_model_len]
+    if len(fitting) < len(prompts):
+        print(f"{len(prompts) - len(fitting)} prompts do not fit the model's context: left out")
+    if not fitting:
+        raise AdapterError("there is no prompt left to answer")
+    print(f"answering {len(fitting)} prompts without the adapter, then with it", flush=True)
+    plain = EngineAnswers(engine).answers(fitting, max_tokens)
+    del engine  # its KV cache goes before the next one's comes
+    try:
+        engine = Engine(config, loaded, {"adapter": adapter})
+    except ValueError as error:
+        raise AdapterError(str(error)) from error
+    fast = EngineAnswers(engine).answers(fitting, max_tokens)
+    lengths = engine.stats().speculation.acceptance_lengths
+    mean = sum(n * (i + 1) for i, n in enumerate(lengths)) / max(1, sum(lengths))
+    return Comparison(fitting, plain, fast, mean)
+
+
+def measure(loaded: LoadedModel, adapter: BitaAdapter, comparison: Comparison) -> Evaluation | None:
+    """Hit rates on the plain answers; None for models that tuning does not know."""
+    from adapters.errors import AdapterError
+    from adapters.tuning.evaluate import evaluate
+    from adapters.tuning.layout import Sample
+    from adapters.tuning.target import TargetModel
+
+    samples = [
+        Sample(prompt + answer, [(len(prompt), len(prompt) + len(answer))])
+        for prompt, answer in zip(comparison.prompts, comparison.plain, strict=True)
+    ]
+    try:
+        target = TargetModel(loaded.model)
+    except AdapterError as error:
+        print(f"no hit rates by rank: {error}")
+        return None
+    return evaluate(
+        target,
+        samples,
+        adapter.prompt_kv.to(loaded.device),
+        adapter.mask_embeddings.to(loaded.device),
+        RANKS,
+        _on_device(adapter.successor, loaded.device),
+    )
+
+
+def _on_device(successor: Any, device: Any) -> Any:
+    """A successor bias with its tensors on the device, whatever they are."""
+    from torch import Tensor
+
+    if successor is None:
+        return None
+    values = {f.name: getattr(successor, f.name) for f in fields(successor)}
+    moved = {k: v.to(device) for k, v in values.items() if isinstance(v, Tensor)}
+    return replace(successor, **moved)
