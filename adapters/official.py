@@ -12,7 +12,7 @@ The official code saves the whole model. Of it, an adapter is
 Our prompts are kept by K/V head. With as many K/V heads as query heads that is the same thing.
 Where query heads share a K/V head, the official prompts fit only if they agree within each group;
 otherwise there is no exact adapter of ours, and none is made. The way back repeats each K/V
-head's prompts and is always exact. The successor bias has no place in the official layout.
+head's prompts and is always exact. The successor head has no place in the official layout.
 """
 
 from __future__ import annotations
@@ -87,7 +87,7 @@ def import_checkpoint(source: Path, base: BaseShape, num_heads: int) -> BitaAdap
 def export_tensors(adapter: BitaAdapter) -> dict[str, Tensor]:
     """Prompts and masks of an adapter, float32, by the names of the official checkpoint.
 
-    The successor bias is not among them. Raises AdapterError for a base the official code has no
+    The successor head is not among them. Raises AdapterError for a base the official code has no
     model for.
     """
     config = adapter.config

@@ -45,6 +45,10 @@ class Successor:
         """Its tensors, by field."""
         return {f.name: getattr(self, f.name) for f in fields(self)}
 
+    def to(self, device: torch.device) -> Successor:
+        """The same head on `device`."""
+        return Successor(**{name: t.to(device) for name, t in self.tensors().items()})
+
     def advance(
         self, mask: int, hidden: Tensor, token: Tensor, state: Tensor | None
     ) -> tuple[Tensor, Tensor]:

@@ -10,7 +10,6 @@ import torch
 from torch import Tensor
 
 from adapters.format import BitaAdapter
-from adapters.successor import Successor
 from engine.batch import ForwardBatch, SegmentPlan
 from engine.cache.block_pool import BlockPool
 from engine.cache.storage import KVStorage
@@ -68,7 +67,10 @@ class Engine:
         for name, adapter in adapters.items():
             slot = self.slots[name]
             self.runner.set_adapter(slot, adapter.prompt_kv, adapter.mask_embeddings)
-        self.successors = {name: self._on_device(a.successor) for name, a in adapters.items()}
+        self.successors = {
+            name: a.successor.to(loaded.device) if a.successor else None
+            for name, a in adapters.items()
+        }
         self.planners = self._planners(adapters)
         self.scheduler = Scheduler(config, BlockPool(num_blocks, config.block_size), self._plan)
         self.sequences: dict[str, Sequence] = {}
@@ -233,12 +235,6 @@ class Engine:
             trees = self.planners[adapter].draft(branches, len(scheduled))
             for (sequence, _), tree in zip(pairs, trees, strict=True):
                 sequence.draft = tree
-
-    def _on_device(self, successor: Successor | None) -> Successor | None:
-        if successor is None:
-            return None
-        device = self.loaded.device
-        return Successor(**{name: t.to(device) for name, t in successor.tensors().items()})
 
     def _emit(
         self, scheduled: list[Scheduled], output: ModelOutput, accepted: list[Acceptance | None]

@@ -74,9 +74,10 @@ def refused(capsys: pytest.CaptureFixture[str], *words: object) -> str:
 
 def with_successor(folder: Path) -> None:
     adapter = BitaAdapter.load(folder)
-    bias = Successor(torch.zeros(MASKS, VOCAB_SIZE, 2), torch.zeros(VOCAB_SIZE, 2))
     config = replace(adapter.config, successor_rank=2)
-    replace(adapter, config=config, successor=bias).save(folder)
+    shapes = Successor.shapes(config.hidden_size, MASKS, 2)
+    head = Successor(**{name: torch.zeros(shape) for name, shape in shapes.items()})
+    replace(adapter, config=config, successor=head).save(folder)
 
 
 @pytest.mark.parametrize("command", ["list", "show", "verify", "import", "export"])

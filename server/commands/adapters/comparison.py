@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -168,16 +168,5 @@ def measure(loaded: LoadedModel, adapter: BitaAdapter, comparison: Comparison) -
         adapter.prompt_kv.to(loaded.device),
         adapter.mask_embeddings.to(loaded.device),
         RANKS,
-        _on_device(adapter.successor, loaded.device),
+        adapter.successor.to(loaded.device) if adapter.successor else None,
     )
-
-
-def _on_device(successor: Any, device: Any) -> Any:
-    """A successor bias with its tensors on the device, whatever they are."""
-    from torch import Tensor
-
-    if successor is None:
-        return None
-    values = {f.name: getattr(successor, f.name) for f in fields(successor)}
-    moved = {k: v.to(device) for k, v in values.items() if isinstance(v, Tensor)}
-    return replace(successor, **moved)

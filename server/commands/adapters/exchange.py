@@ -53,7 +53,7 @@ def add_export(commands: Commands) -> None:
 The file holds the prefix and the masks by their names in the official model, for
   model.load_state_dict(safetensors.torch.load_file("official.safetensors"), strict=False)
 of a model whose configuration has the prompt_num and mask_num that this command prints,
-mask_diff true and prefix_projection false. Our successor bias has no place in the official code.
+mask_diff true and prefix_projection false. Our successor head has no place in the official code.
 """,
     )
     parser.add_argument("folder", type=Path, metavar="DIR", help="the adapter's folder")
@@ -63,7 +63,7 @@ mask_diff true and prefix_projection false. Our successor bias has no place in t
     parser.add_argument(
         "--drop-successor",
         action="store_true",
-        help="leave the successor bias out: drafts get worse, answers stay the same",
+        help="leave the successor head out: drafts get worse, answers stay the same",
     )
 
 
@@ -103,7 +103,7 @@ def run_export(options: argparse.Namespace) -> int:
     adapter = load(options.folder)
     if adapter.successor is not None and not options.drop_successor:
         raise AdapterError(
-            f"{options.folder} has a successor bias, which the official code has no place for; "
+            f"{options.folder} has a successor head, which the official code has no place for; "
             "--drop-successor exports the rest"
         )
     config = adapter.config

@@ -154,7 +154,7 @@ def _facts(adapter: BitaAdapter, size: int) -> dict[str, str]:
         "K/V heads": f"{config.num_kv_heads} of {config.head_dim}",
         "prompts": f"{config.num_prompts} a layer",
         "masks": f"{config.num_masks}: drafts reach so many tokens ahead of the next one",
-        "successor bias": f"rank {config.successor_rank}" if config.successor_rank else "none",
+        "successor head": f"rank {config.successor_rank}" if config.successor_rank else "none",
         "parameters": f"{parameters(config):,}",
         "size": bytes_text(size),
         "tokens a forward": "not measured" if length is None else f"{length:.2f} (paper's comb)",
