@@ -66,7 +66,8 @@ def tuning_logits(model: Any, adapter: BitaAdapter) -> Tensor:
     groups = mask_groups([sample], [[len(TEXT)]], MASKS)
     context = target.context(torch.tensor([sample.token_ids]))
     rows = adapter.mask_embeddings[None]
-    return target.masks(context, rows, groups.positions, groups.visible, adapter.prompt_kv)[0]
+    hidden = target.masks(context, rows, groups.positions, groups.visible, adapter.prompt_kv)
+    return target.project(hidden)[0]
 
 
 @pytest.mark.parametrize("kv_heads", [HEADS, 2, 1])
@@ -375,7 +376,8 @@ def test_bases_without_an_official_layout_are_not_exported(tmp_path: Path) -> No
             export_tensors(replace(adapter, config=config))
 
 
-def test_the_successor_bias_is_not_exported(tmp_path: Path) -> None:
+def test_the_successor_head_is_not_exported(tmp_path: Path) -> None:
     adapter = take(save(official.trained(), tmp_path))
-    bias = Successor(torch.zeros(MASKS, official.VOCAB, 2), torch.zeros(official.VOCAB, 2))
-    assert export_tensors(replace(adapter, successor=bias)).keys() == {PREFIX_NAME, MASKS_NAME}
+    shapes = Successor.shapes(8, MASKS, 2).items()
+    head = Successor(**{name: torch.zeros(shape) for name, shape in shapes})
+    assert export_tensors(replace(adapter, successor=head)).keys() == {PREFIX_NAME, MASKS_NAME}
