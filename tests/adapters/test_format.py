@@ -154,6 +154,7 @@ def test_a_config_too_large_is_refused_unread(folder: Path) -> None:
         (lambda t: t.update(prompt_kv=t["prompt_kv"].to(torch.int32)), "prompt_kv.*I32"),
         (lambda t: t["prompt_kv"].view(-1).__setitem__(0, float("nan")), "prompt_kv.*finite"),
         (lambda t: t["mask_embeddings"].view(-1).__setitem__(0, float("inf")), "mask_emb.*finite"),
+        (lambda t: t["prompt_kv"].view(-1).__setitem__(0, -1e5), "prompt_kv.*beyond 32768"),
     ],
 )
 def test_weights_that_do_not_fit_are_refused_by_name(
