@@ -13,6 +13,8 @@ class EngineConfig:
 
     model: folder of a Hugging Face model.
     adapters: name -> folder of a BiTA adapter; the first is the default of requests.
+    max_adapters: slots for adapters that are loaded and unloaded while the engine runs, those in
+        `adapters` included; 0 makes room for just those.
     device: "auto", "cpu", "cuda" or "cuda:N".
     dtype: "auto" (the fastest the device multiplies well), "float32", "bfloat16", "float16".
     tree: draft tree: "auto" (fitted to the adapter's measured hit rates and the device),
@@ -27,6 +29,7 @@ class EngineConfig:
 
     model: str
     adapters: dict[str, str] = field(default_factory=dict)
+    max_adapters: int = 0
     device: str = "auto"
     dtype: str = "auto"
     tree: str = "auto"
@@ -43,12 +46,19 @@ class EngineConfig:
         for name in ("block_size", "max_num_seqs", "max_num_batched_tokens", "max_waiting"):
             if getattr(self, name) < 1:
                 raise EngineError(f"{name} must be at least 1, not {getattr(self, name)}")
+        if self.max_adapters < 0:
+            raise EngineError(f"max_adapters must be at least 0, not {self.max_adapters}")
+        if 0 < self.max_adapters < len(self.adapters):
+            raise EngineError(
+                f"max_adapters is {self.max_adapters}, but {len(self.adapters)} adapters are given"
+            )
 
 
 @dataclass(frozen=True, slots=True)
 class ModelInfo:
     """What a loaded engine says of itself.
 
+    adapters: name -> folder of each adapter loaded, the default first.
     fingerprint: hash of weights, dtype and engine version; equal fingerprints give equal greedy
         output. route: how attention reaches the model, "interface" or "mask".
     """
@@ -58,7 +68,7 @@ class ModelInfo:
     max_model_len: int
     vocab_size: int
     eos_token_ids: tuple[int, ...]
-    adapters: tuple[str, ...]
+    adapters: dict[str, str]
     dtype: str
     device: str
     route: str

@@ -10,11 +10,12 @@ import torch
 from torch import Tensor
 
 from adapters.format import BitaAdapter
+from engine.adapter_registry import AdapterRegistry, LoadedAdapter, PreparedAdapter, Room
 from engine.batch import ForwardBatch, SegmentPlan
 from engine.cache.block_pool import BlockPool
 from engine.cache.storage import KVStorage
 from engine.config import EngineConfig
-from engine.errors import ContextLengthExceeded, RequestError, UnknownAdapter
+from engine.errors import ContextLengthExceeded, RequestError
 from engine.model.loader import LoadedModel
 from engine.model.runner import ModelOutput, ModelRunner
 from engine.request import FinishReason, Request, RequestOutput
@@ -43,10 +44,9 @@ class Engine:
         self.config, self.loaded = config, loaded
         facts = loaded.facts
         self.max_model_len = config.max_model_len or facts.max_positions
-        self.slots = {name: slot for slot, name in enumerate(adapters)}
-        max_masks = max([1, *(a.config.num_masks for a in adapters.values())])
-        max_prompts = max([1, *(a.config.num_prompts for a in adapters.values())])
-        slots = max(1, len(adapters))
+        room = Room.of(config.max_adapters, (a.config for a in adapters.values()))
+        # Rows without an adapter name slot 0, so that there is always one.
+        slots = max(1, room.slots)
         num_blocks = self._num_blocks()
         self.max_model_len = min(self.max_model_len, (num_blocks - 1) * config.block_size)
         storage = KVStorage(
@@ -57,24 +57,35 @@ class Engine:
             num_blocks=num_blocks,
             block_size=config.block_size,
             adapter_slots=slots,
-            max_prompts=max_prompts,
+            max_prompts=room.prompts,
             step_rows=config.max_num_batched_tokens,
             max_segments=config.max_num_seqs,
             dtype=loaded.dtype,
             device=loaded.device,
         )
-        self.runner = ModelRunner(loaded.model, storage, loaded.route, slots, max_masks)
+        self.runner = ModelRunner(loaded.model, storage, loaded.route, slots, room.masks)
+        self.adapters = AdapterRegistry(room, self.runner.set_adapter)
+        self._cost = self._measure_cost() if config.tree == "auto" and room.slots else None
         for name, adapter in adapters.items():
-            slot = self.slots[name]
-            self.runner.set_adapter(slot, adapter.prompt_kv, adapter.mask_embeddings)
-        self.successors = {
-            name: a.successor.to(loaded.device) if a.successor else None
-            for name, a in adapters.items()
-        }
-        self.planners = self._planners(adapters)
+            self.adapters.load(name, self.prepare(adapter), config.adapters.get(name, ""))
         self.scheduler = Scheduler(config, BlockPool(num_blocks, config.block_size), self._plan)
         self.sequences: dict[str, Sequence] = {}
         self._stats = EngineStats()
+
+    def prepare(self, adapter: BitaAdapter) -> PreparedAdapter:
+        """All that takes time before `adapters.load`; another thread may do it beside steps.
+
+        Raises AdapterRefused where the adapter is larger than a slot.
+        """
+        self.adapters.room.check(adapter.config)
+        device, dtype = self.loaded.device, self.loaded.dtype
+        return PreparedAdapter(
+            adapter.config,
+            adapter.prompt_kv.to(device, dtype),
+            adapter.mask_embeddings.to(device, dtype),
+            adapter.successor.to(device) if adapter.successor else None,
+            self._planner(adapter),
+        )
 
     def add(self, request: Request) -> None:
         """Queue a request.
@@ -89,6 +100,7 @@ class Engine:
             max_tokens=self._token_limit(request),
         )
         self.scheduler.add(sequence)
+        self.adapters.acquire(sequence.adapter)
         self.sequences[request.request_id] = sequence
 
     def abort(self, request_id: str) -> None:
@@ -96,6 +108,7 @@ class Engine:
         sequence = self.sequences.pop(request_id, None)
         if sequence is not None:
             self.scheduler.finish(sequence)
+            self.adapters.release(sequence.adapter)
 
     @property
     def has_work(self) -> bool:
@@ -138,7 +151,7 @@ class Engine:
                     tree=item.tree,
                     num_past=past,
                     block_table=sequence.block_table,
-                    adapter=self.slots.get(sequence.adapter or "", 0),
+                    adapter=sequence.adapter.slot if sequence.adapter else 0,
                 )
             )
         storage = self.runner.storage
@@ -212,27 +225,27 @@ class Engine:
         accepted: list[Acceptance | None],
     ) -> None:
         """The next step's trees, from the mask group of each last accepted node."""
-        drafting: dict[str, list[tuple[Sequence, MaskGroup]]] = {}
+        drafting: dict[LoadedAdapter, list[tuple[Sequence, MaskGroup]]] = {}
         for item, segment, acceptance in zip(scheduled, batch.segments, accepted, strict=True):
             sequence = item.sequence
             if acceptance is None or item.tree is None or sequence.finish_reason is not None:
                 continue
             sequence.draft = None
             masks, node = item.tree.topology.masks, acceptance.last_node
-            if masks[node]:
+            if masks[node] and sequence.adapter is not None:
                 first = segment.mask_row(masks, node)
                 group = MaskGroup(
                     output.hidden[first : first + masks[node]], acceptance.bonus_token
                 )
-                drafting.setdefault(sequence.adapter or "", []).append((sequence, group))
+                drafting.setdefault(sequence.adapter, []).append((sequence, group))
         for adapter, pairs in drafting.items():
             branches = Branches(
                 [group for _, group in pairs],
-                self.successors[adapter],
+                adapter.successor,
                 self.runner.embed,
                 self.runner.project,
             )
-            trees = self.planners[adapter].draft(branches, len(scheduled))
+            trees = adapter.planner.draft(branches, len(scheduled))
             for (sequence, _), tree in zip(pairs, trees, strict=True):
                 sequence.draft = tree
 
@@ -294,13 +307,9 @@ class Engine:
                 return tokens[: i + 1]
         return tokens
 
-    def _adapter_of(self, request: Request) -> str | None:
-        name = request.adapter
-        if name is not None and name not in self.slots:
-            raise UnknownAdapter(f"no adapter named {name!r} is loaded", "model")
-        if not request.speculation or not self.slots:
-            return None
-        return name or next(iter(self.slots))
+    def _adapter_of(self, request: Request) -> LoadedAdapter | None:
+        named = None if request.adapter is None else self.adapters[request.adapter]
+        return (named or self.adapters.default) if request.speculation else None
 
     def _token_limit(self, request: Request) -> int:
         """Tokens the request may generate. Raises where prompt or completion do not fit."""
@@ -326,14 +335,13 @@ class Engine:
     def _plan(self, sequence: Sequence, num_decoding: int) -> TreeTopology:
         if sequence.adapter is None:
             return PLAIN
-        return self.planners[sequence.adapter].first(num_decoding)
+        return sequence.adapter.planner.first(num_decoding)
 
-    def _planners(self, adapters: Mapping[str, BitaAdapter]) -> dict[str, Planner]:
-        tree = self.config.tree
-        if tree != "auto":
-            return {n: Fixed(named(tree, a.config.profile.rates)) for n, a in adapters.items()}
-        cost = self._measure_cost() if adapters else None
-        return {n: Adaptive(a.config.profile.rates, cost) for n, a in adapters.items() if cost}
+    def _planner(self, adapter: BitaAdapter) -> Planner:
+        hits = adapter.config.profile.rates
+        if self._cost is not None:
+            return Adaptive(hits, self._cost)
+        return Fixed(named(self.config.tree, hits))
 
     def _measure_cost(self) -> StepCostModel:
         """Time forwards of one sequence with a context of a few blocks."""

@@ -3,7 +3,10 @@
 EngineError
 ├── RequestError(message, field)      the request cannot be served as asked
 │   ├── ContextLengthExceeded         prompt (and completion) do not fit the model
-│   └── UnknownAdapter                no adapter of that name is loaded
+│   ├── UnknownAdapter                no adapter of that name is loaded
+│   ├── AdapterNameTaken              one is, and another cannot be
+│   └── AdapterRefused                the adapter's files cannot be loaded; says why
+├── NoFreeSlot                        no slot is left for another adapter
 ├── UnsupportedModel                  the model cannot be served exactly; says why
 ├── EngineOverloaded(retry_after)     the waiting queue is full
 └── EngineDead                        the engine process is gone
@@ -28,6 +31,18 @@ class ContextLengthExceeded(RequestError):
 
 class UnknownAdapter(RequestError):
     """The request names an adapter that is not loaded."""
+
+
+class AdapterNameTaken(RequestError):
+    """An adapter of that name is loaded already."""
+
+
+class AdapterRefused(RequestError):
+    """An adapter that is ill-formed, of another base, or larger than what was reserved."""
+
+
+class NoFreeSlot(EngineError):
+    """Every adapter slot is taken, perhaps by unloaded adapters whose requests still run."""
 
 
 class UnsupportedModel(EngineError):

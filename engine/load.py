@@ -2,34 +2,60 @@
 
 from __future__ import annotations
 
+import logging
 from importlib.metadata import PackageNotFoundError, version
 
 import torch
-from transformers.utils import logging
+from transformers.utils import logging as transformers_logging
 
 from adapters.errors import AdapterError
 from adapters.format import BaseShape, BitaAdapter
+from engine.adapter_registry import PreparedAdapter
 from engine.config import EngineConfig, ModelInfo
 from engine.engine import Engine
-from engine.errors import EngineError
+from engine.errors import AdapterRefused, EngineError
 from engine.model.loader import LoadedModel, fingerprint, load_model
 
+log = logging.getLogger("bita.engine")
 
-def load_engine(config: EngineConfig) -> Engine:
+
+def load_engine(config: EngineConfig, skip_bad_adapters: bool = False) -> Engine:
     """Load model and adapters.
 
+    skip_bad_adapters: serve without the adapters that cannot be loaded; the log names them.
     Raises UnsupportedModel, or EngineError where an adapter does not fit the model.
     """
-    logging.disable_progress_bar()
+    transformers_logging.disable_progress_bar()
     if config.num_threads:
         torch.set_num_threads(config.num_threads)
     loaded = load_model(config.model, config.device, config.dtype)
-    shape = base_shape(loaded)
+    adapters: dict[str, BitaAdapter] = {}
+    for name, folder in config.adapters.items():
+        try:
+            adapters[name] = _read(loaded, folder)
+        except AdapterRefused as error:
+            if not skip_bad_adapters:
+                raise EngineError(str(error)) from error
+            log.error("the adapter %s is left out: %s", name, error)
     try:
-        adapters = {n: BitaAdapter.load(folder, shape) for n, folder in config.adapters.items()}
         return Engine(config, loaded, adapters)
-    except (AdapterError, ValueError) as error:
+    except ValueError as error:
         raise EngineError(str(error)) from error
+
+
+def prepare_adapter(engine: Engine, folder: str) -> PreparedAdapter:
+    """Read an adapter for a running engine; another thread may do it beside steps.
+
+    Raises AdapterRefused where it is ill-formed, of another base, or larger than a slot.
+    """
+    return engine.prepare(_read(engine.loaded, folder))
+
+
+def _read(loaded: LoadedModel, folder: str) -> BitaAdapter:
+    try:
+        return BitaAdapter.load(folder, base_shape(loaded))
+    except (AdapterError, OSError) as error:
+        raise AdapterRefused(str(error), "path") from error
 
 
 def base_shape(loaded: LoadedModel) -> BaseShape:
@@ -55,7 +81,7 @@ def model_info(engine: Engine) -> ModelInfo:
         max_model_len=engine.max_model_len,
         vocab_size=loaded.facts.vocab_size,
         eos_token_ids=loaded.eos_token_ids,
-        adapters=tuple(config.adapters),
+        adapters=engine.adapters.folders,
         dtype=dtype,
         device=str(loaded.device),
         route=loaded.route.value,

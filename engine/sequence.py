@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from enum import Enum, auto
 
+from engine.adapter_registry import LoadedAdapter
 from engine.request import FinishReason, Request, SpecReceipt
 from engine.speculation.tree import DraftTree
 
@@ -25,13 +26,13 @@ class Sequence:
         decoding leaves exactly the last one out: it is the root of the next step.
     block_table: KV blocks, in order. block_hashes: of its full blocks, as far as computed.
     draft: what the last accepted node's mask group drafted, if it had one.
-    adapter: name of the adapter that drafts, None for plain decoding.
+    adapter: the one that drafts, None for plain decoding.
     seed: key of the sampling noise.
     """
 
     request: Request
     seed: int
-    adapter: str | None
+    adapter: LoadedAdapter | None
     max_tokens: int
     token_ids: list[int] = field(default_factory=list)
     num_prompt_tokens: int = 0

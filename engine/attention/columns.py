@@ -40,9 +40,10 @@ class Columns:
         has_masks = segment.layout is not None and len(segment.layout.words) > (
             segment.layout.num_nodes
         )
-        prompts = list(storage.prompt_block_ids(segment.adapter)) if has_masks else []
+        real = num_prompts[segment.adapter] if has_masks else 0
+        prompts = list(storage.prompt_block_ids(segment.adapter, real))
         return cls(
             past + fresh + prompts,
             (len(past) * size, len(fresh) * size, len(prompts) * size),
-            num_prompts[segment.adapter] if has_masks else 0,
+            real,
         )

@@ -55,10 +55,10 @@ class KVStorage:
         self.keys[:, start:end] = prompt_kv[:, 0].transpose(1, 2)
         self.values[:, start:end] = prompt_kv[:, 1].transpose(1, 2)
 
-    def prompt_block_ids(self, slot: int) -> range:
-        """The blocks that hold the prompts of an adapter slot."""
+    def prompt_block_ids(self, slot: int, num_prompts: int) -> range:
+        """The blocks that hold the first `num_prompts` prompts of an adapter slot."""
         first = self.first_prompt_block + slot * self.prompt_blocks
-        return range(first, first + self.prompt_blocks)
+        return range(first, first + -(-num_prompts // self.block_size))
 
     def step_slots(self, slots: NDArray[np.int64]) -> Tensor | slice:
         """Slots of the step buffer in the form `write` is fastest with."""

@@ -39,7 +39,7 @@ def test_every_architecture_gives_the_tokens_of_generate(architecture: str) -> N
     for tree in ("comb", "chain", "random"):
         engine = factories.engine(loaded, adapters, tree="comb" if tree == "random" else tree)
         if tree == "random":
-            engine.planners["a"] = Fixed(random_tree(seed=3))
+            engine.adapters["a"].planner = Fixed(random_tree(seed=3))
         arrivals = [i // 2 * 3 for i in range(COUNT)]
         assert factories.run(engine, factories.requests(prompts), arrivals) == expected
     alone = factories.engine(loaded, adapters)

@@ -69,7 +69,7 @@ class StubClient:
             max_model_len=256,
             vocab_size=VOCAB_SIZE,
             eos_token_ids=(256,),
-            adapters=(ADAPTER,),
+            adapters={ADAPTER: f"adapters/{ADAPTER}"},
             dtype="float32",
             device="cpu",
             route="interface",

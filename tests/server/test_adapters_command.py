@@ -327,7 +327,7 @@ def wrong_with_an_adapter(monkeypatch: pytest.MonkeyPatch) -> None:
         def answers(self, prompts: Sequence[list[int]], max_tokens: int) -> list[list[int]]:
             found = super().answers(prompts, max_tokens)
             engine: Engine = self.engine
-            if engine.slots:
+            if engine.adapters:
                 found[1][-1] += 1
             return found
 
