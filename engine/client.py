@@ -3,7 +3,7 @@
 `engine.text` runs here, not beside the model: turning tokens into text and looking for stop
 strings must not delay the next forward. The engine process is restarted when it dies or hangs;
 requests that were running get `EngineDead`, new ones wait for nothing: they get it too, until
-the fresh engine is ready.
+the fresh engine is ready. It has the adapters the last one had.
 """
 
 from __future__ import annotations
@@ -16,7 +16,9 @@ import sys
 import threading
 import time
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
+from uuid import uuid4
 
 from tokenizers import Tokenizer
 
@@ -25,13 +27,17 @@ from engine.errors import EngineDead, EngineError
 from engine.messages import (
     HEADER_BYTES,
     Abort,
+    AdapterChange,
+    AdaptersChanged,
     Add,
     Failed,
+    LoadAdapter,
     Message,
     Outputs,
     Ready,
     Refused,
     Start,
+    UnloadAdapter,
     decode,
     encode,
     length,
@@ -51,7 +57,8 @@ log = logging.getLogger("bita.engine")
 class EngineClient:
     """One engine, in a process of its own or (for tests and notebooks) in a thread.
 
-    info: what the engine said when it became ready. stats: its latest counters.
+    info: what the engine said when it became ready, and since of its adapters. stats: its latest
+    counters.
     """
 
     def __init__(self, config: EngineConfig, in_process: bool = False) -> None:
@@ -60,6 +67,7 @@ class EngineClient:
         self.is_ready = False
         self.num_restarts = 0
         self._queues: dict[str, asyncio.Queue[RequestOutput | EngineError]] = {}
+        self._changes: dict[str, asyncio.Future[None]] = {}
         self._last_beat = time.monotonic()
         self._process: subprocess.Popen[bytes] | None = None
         self._tasks: list[asyncio.Task[None]] = []
@@ -74,7 +82,7 @@ class EngineClient:
         if not file.is_file():
             raise EngineError(f"{file} is missing: the server needs the model's fast tokenizer")
         self.tokenizer: Tokenizer = Tokenizer.from_file(str(file))
-        await self._launch()
+        await self._launch(Start(self.config))
         self._tasks = [asyncio.create_task(self._run()), asyncio.create_task(self._watch())]
 
     async def stop(self) -> None:
@@ -125,6 +133,31 @@ class EngineClient:
             if not ended and self.is_ready:
                 await self._send(Abort(request.request_id))
 
+    async def load_adapter(self, name: str, folder: str) -> None:
+        """Load the adapter in a folder beside running requests; new ones find it from then on.
+
+        Raises AdapterNameTaken, NoFreeSlot, AdapterRefused, or EngineDead.
+        """
+        await self._change(LoadAdapter(f"load-{uuid4().hex}", name, folder))
+
+    async def unload_adapter(self, name: str) -> None:
+        """Let no new request use an adapter; running ones end with it.
+
+        Raises UnknownAdapter or EngineDead.
+        """
+        await self._change(UnloadAdapter(f"unload-{uuid4().hex}", name))
+
+    async def _change(self, change: AdapterChange) -> None:
+        if not self.is_ready:
+            raise EngineDead("the engine is not ready")
+        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._changes[change.request_id] = done
+        try:
+            await self._send(change)
+            await done
+        finally:
+            del self._changes[change.request_id]
+
     async def _send(self, message: Message) -> None:
         try:
             self._writer.write(encode(message))
@@ -132,7 +165,7 @@ class EngineClient:
         except OSError as error:
             raise EngineDead("the engine process is gone") from error
 
-    async def _launch(self) -> None:
+    async def _launch(self, start: Start) -> None:
         """A fresh engine: process or thread, a socket pair between, and its Ready."""
         ours, theirs = socket.socketpair()
         self._thread: threading.Thread | None = None
@@ -146,7 +179,7 @@ class EngineClient:
             self._process = subprocess.Popen(command, pass_fds=[theirs.fileno()])
             theirs.close()
         self._reader, self._writer = await asyncio.open_unix_connection(sock=ours)
-        await self._send(Start(self.config))
+        await self._send(start)
         answer = await self._receive()
         if not isinstance(answer, Ready):
             self._writer.close()
@@ -179,12 +212,13 @@ class EngineClient:
             await self._restart()
 
     async def _restart(self) -> None:
+        start = Start(replace(self.config, adapters=self.info.adapters), skip_bad_adapters=True)
         while not self.is_ready:
             if self._process is not None:
                 await asyncio.to_thread(self._reap, self._process)
             self.num_restarts += 1
             try:
-                await self._launch()
+                await self._launch(start)
             except (EngineError, OSError):
                 log.exception("the engine did not start; trying again")
                 await asyncio.sleep(RESTART_SECONDS)
@@ -204,13 +238,31 @@ class EngineClient:
             for output in message.outputs:
                 if output.request_id in self._queues:
                     self._queues[output.request_id].put_nowait(output)
-        elif isinstance(message, Refused) and message.request_id in self._queues:
+        elif isinstance(message, AdaptersChanged):
+            # Noted even where whoever asked is gone: it is what the engine has now.
+            self.info = replace(self.info, adapters=message.adapters)
+            self._settle(message.request_id)
+        elif isinstance(message, Refused):
             error = raised(message.kind, message.message, message.field)
-            self._queues[message.request_id].put_nowait(error)
+            if message.request_id in self._queues:
+                self._queues[message.request_id].put_nowait(error)
+            self._settle(message.request_id, error)
+
+    def _settle(self, request_id: str, error: EngineError | None = None) -> None:
+        """Tell whoever waits for a change of the adapters that it was done, or why it was not."""
+        done = self._changes.get(request_id)
+        if done is None or done.done():
+            return
+        if error is None:
+            done.set_result(None)
+        else:
+            done.set_exception(error)
 
     def _fail_all(self, why: str) -> None:
         for inbox in self._queues.values():
             inbox.put_nowait(EngineDead(why))
+        for request_id in self._changes:
+            self._settle(request_id, EngineDead(why))
 
     @staticmethod
     def _reap(process: subprocess.Popen[bytes]) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, get_args
 
 import msgpack
 
@@ -24,16 +24,20 @@ from engine.request import (
 )
 from engine.stats import EngineStats, SpecDecodingStats
 
-VERSION = 1
+VERSION = 2
 HEADER_BYTES = 4
 MAX_BYTES = 1 << 28
 
 
 @dataclass(frozen=True, slots=True)
 class Start:
-    """Load this and serve. Raises nothing here: the answer is Ready or Failed."""
+    """Load this and serve. Raises nothing here: the answer is Ready or Failed.
+
+    skip_bad_adapters: serve without adapters that cannot be loaded, as after a restart.
+    """
 
     config: EngineConfig
+    skip_bad_adapters: bool = False
     version: int = VERSION
 
 
@@ -49,6 +53,26 @@ class Abort:
     """Drop a request."""
 
     request_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class LoadAdapter:
+    """Load the adapter in a folder under a name; answered by AdaptersChanged or Refused.
+
+    request_id: of the answer.
+    """
+
+    request_id: str
+    name: str
+    folder: str
+
+
+@dataclass(frozen=True, slots=True)
+class UnloadAdapter:
+    """Let no further request use an adapter; answered as LoadAdapter."""
+
+    request_id: str
+    name: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,12 +93,20 @@ class Failed:
 
 @dataclass(frozen=True, slots=True)
 class Refused:
-    """A request was not taken."""
+    """A request, or a change of the adapters, was not taken."""
 
     request_id: str
     kind: str
     message: str
     field: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class AdaptersChanged:
+    """What was asked is done. adapters: name -> folder of all that are loaded now."""
+
+    request_id: str
+    adapters: dict[str, str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,10 +117,9 @@ class Outputs:
     stats: EngineStats
 
 
-Message = Start | Add | Abort | Ready | Failed | Refused | Outputs
-KINDS: dict[str, Any] = {
-    kind.__name__: kind for kind in (Start, Add, Abort, Ready, Failed, Refused, Outputs)
-}
+AdapterChange = LoadAdapter | UnloadAdapter
+Message = Start | Add | Abort | AdapterChange | Ready | Failed | Refused | AdaptersChanged | Outputs
+KINDS: dict[str, Any] = {kind.__name__: kind for kind in get_args(Message)}
 
 
 def encode(message: Message) -> bytes:
@@ -149,9 +180,7 @@ def _stats(data: dict[str, Any]) -> EngineStats:
 
 
 def _info(data: dict[str, Any]) -> ModelInfo:
-    for name in ("eos_token_ids", "adapters"):
-        data[name] = tuple(data[name])
-    return ModelInfo(**data)
+    return ModelInfo(**{**data, "eos_token_ids": tuple(data["eos_token_ids"])})
 
 
 _BUILDERS = {

@@ -2,10 +2,11 @@
 
     python -m engine.process FD
 
-One thread owns the model; another only reads the socket. The loop drains what was asked, steps,
-and sends what is new; while idle it sends an empty message every `BEAT_SECONDS`. It ends when
-the socket closes, so that no engine outlives its server. An error in a step ends the process:
-the client tells its requests and starts a fresh one, whose state is known.
+One thread owns the model; another only reads the socket, a third adapters' files, which may take
+longer than many steps. The loop drains what was asked, steps, and sends what is new; while idle
+it sends an empty message every `BEAT_SECONDS`. It ends when the socket closes, so that no engine
+outlives its server. An error in a step ends the process: the client tells its requests and starts
+a fresh one, whose state is known.
 """
 
 from __future__ import annotations
@@ -18,28 +19,45 @@ import socket
 import sys
 import threading
 import traceback
+from dataclasses import dataclass
+from typing import TypeAlias
 
-from engine.config import EngineConfig
+from engine.adapter_registry import PreparedAdapter
 from engine.engine import Engine
 from engine.errors import EngineDead, EngineError, RequestError
-from engine.load import load_engine, model_info
+from engine.load import load_engine, model_info, prepare_adapter
 from engine.messages import (
     HEADER_BYTES,
     VERSION,
     Abort,
+    AdaptersChanged,
     Add,
     Failed,
+    LoadAdapter,
     Message,
     Outputs,
     Ready,
     Refused,
     Start,
+    UnloadAdapter,
     decode,
     encode,
     length,
 )
 
 BEAT_SECONDS = 0.5
+
+
+@dataclass(frozen=True, slots=True)
+class _Read:
+    """An adapter that was to be loaded, read by now, or why that failed."""
+
+    asked: LoadAdapter
+    adapter: PreparedAdapter | Exception
+
+
+Inbox: TypeAlias = "queue.SimpleQueue[Message | _Read | None]"
+"""What the loop is to do next; None once the connection is closed."""
 
 
 def serve(connection: socket.socket) -> None:
@@ -52,20 +70,22 @@ def _serve(connection: socket.socket) -> None:
     first = _receive(connection)
     if not isinstance(first, Start) or first.version != VERSION:
         raise EngineDead(f"expected Start of version {VERSION}, got {first!r}")
-    engine = _load(connection, first.config)
+    engine = _load(connection, first)
     if engine is None:
         return
-    inbox: queue.SimpleQueue[Message | None] = queue.SimpleQueue()
-    reader = threading.Thread(target=_read, args=(connection, inbox), daemon=True)
-    reader.start()
+    inbox: Inbox = queue.SimpleQueue()
+    to_read: queue.SimpleQueue[LoadAdapter | None] = queue.SimpleQueue()
+    for target, args in ((_read, (connection, inbox)), (_read_adapters, (engine, to_read, inbox))):
+        threading.Thread(target=target, args=args, daemon=True).start()
     # When the server is gone, nobody is left to tell.
     with contextlib.suppress(BrokenPipeError, ConnectionResetError):
-        _loop(engine, connection, inbox)
+        _loop(engine, connection, inbox, to_read)
+    to_read.put(None)
 
 
-def _load(connection: socket.socket, config: EngineConfig) -> Engine | None:
+def _load(connection: socket.socket, start: Start) -> Engine | None:
     try:
-        engine = load_engine(config)
+        engine = load_engine(start.config, start.skip_bad_adapters)
         # What is loaded stays: no garbage collection has to walk it during a step.
         gc.freeze()
         connection.sendall(encode(Ready(model_info(engine))))
@@ -79,7 +99,10 @@ def _load(connection: socket.socket, config: EngineConfig) -> Engine | None:
 
 
 def _loop(
-    engine: Engine, connection: socket.socket, inbox: queue.SimpleQueue[Message | None]
+    engine: Engine,
+    connection: socket.socket,
+    inbox: Inbox,
+    to_read: queue.SimpleQueue[LoadAdapter | None],
 ) -> None:
     while True:
         try:
@@ -87,7 +110,7 @@ def _loop(
             while True:
                 if message is None:
                     return
-                _handle(engine, connection, message)
+                _handle(engine, connection, message, to_read)
                 message = inbox.get_nowait()
         except queue.Empty:
             pass
@@ -95,20 +118,65 @@ def _loop(
         connection.sendall(encode(Outputs(outputs, engine.stats())))
 
 
-def _handle(engine: Engine, connection: socket.socket, message: Message) -> None:
-    if isinstance(message, Abort):
-        engine.abort(message.request_id)
-    elif isinstance(message, Add):
+def _handle(
+    engine: Engine,
+    connection: socket.socket,
+    message: Message | _Read,
+    to_read: queue.SimpleQueue[LoadAdapter | None],
+) -> None:
+    match message:
+        case Abort(request_id):
+            engine.abort(request_id)
+        case Add(request):
+            try:
+                engine.add(request)
+            except EngineError as error:
+                connection.sendall(encode(_refusal(request.request_id, error)))
+        case LoadAdapter(request_id, name):
+            try:
+                engine.adapters.check_new(name)
+                to_read.put(message)
+            except EngineError as error:
+                connection.sendall(encode(_refusal(request_id, error)))
+        case UnloadAdapter() | _Read():
+            connection.sendall(encode(_change_adapters(engine, message)))
+
+
+def _change_adapters(engine: Engine, message: UnloadAdapter | _Read) -> AdaptersChanged | Refused:
+    """Do it and say so, or why not; what fails leaves the engine as it was."""
+    asked = message.asked if isinstance(message, _Read) else message
+    try:
+        if isinstance(message, UnloadAdapter):
+            engine.adapters.unload(message.name)
+        elif isinstance(message.adapter, Exception):
+            raise message.adapter
+        else:
+            engine.adapters.load(message.asked.name, message.adapter, message.asked.folder)
+    except Exception as error:
+        return _refusal(asked.request_id, error)
+    return AdaptersChanged(asked.request_id, engine.adapters.folders)
+
+
+def _refusal(request_id: str, error: Exception) -> Refused:
+    """The answer to what raised `error`; what nobody foresaw goes to stderr as well."""
+    field = error.field if isinstance(error, RequestError) else None
+    if isinstance(error, EngineError):
+        return Refused(request_id, type(error).__name__, str(error), field)
+    traceback.print_exception(error)
+    return Refused(request_id, EngineError.__name__, str(error) or type(error).__name__, field)
+
+
+def _read_adapters(
+    engine: Engine, to_read: queue.SimpleQueue[LoadAdapter | None], inbox: Inbox
+) -> None:
+    while (asked := to_read.get()) is not None:
         try:
-            engine.add(message.request)
-        except EngineError as error:
-            field = error.field if isinstance(error, RequestError) else None
-            kind = type(error).__name__
-            refusal = Refused(message.request.request_id, kind, str(error), field)
-            connection.sendall(encode(refusal))
+            inbox.put(_Read(asked, prepare_adapter(engine, asked.folder)))
+        except Exception as error:
+            inbox.put(_Read(asked, error))
 
 
-def _read(connection: socket.socket, inbox: queue.SimpleQueue[Message | None]) -> None:
+def _read(connection: socket.socket, inbox: Inbox) -> None:
     while (message := _receive(connection)) is not None:
         inbox.put(message)
     inbox.put(None)
