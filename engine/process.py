@@ -78,9 +78,11 @@ def _serve(connection: socket.socket) -> None:
     for target, args in ((_read, (connection, inbox)), (_read_adapters, (engine, to_read, inbox))):
         threading.Thread(target=target, args=args, daemon=True).start()
     # When the server is gone, nobody is left to tell.
-    with contextlib.suppress(BrokenPipeError, ConnectionResetError):
-        _loop(engine, connection, inbox, to_read)
-    to_read.put(None)
+    try:
+        with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+            _loop(engine, connection, inbox, to_read)
+    finally:
+        to_read.put(None)
 
 
 def _load(connection: socket.socket, start: Start) -> Engine | None:
