@@ -14,7 +14,7 @@ from server.client import Client
 from server.config import ServerConfig
 from server.context import ContextMiddleware
 from server.limits import BodyLimitMiddleware, InFlightMiddleware
-from server.routes import chat, completions, models, operations
+from server.routes import adapters, chat, completions, models, operations
 from server.serving import Serving
 
 
@@ -35,8 +35,8 @@ def create_app(config: ServerConfig, client: Client) -> FastAPI:
     # The last one added is the first a request meets.
     app.add_middleware(InFlightMiddleware, max_requests=config.max_concurrent_requests)
     app.add_middleware(BodyLimitMiddleware, max_bytes=config.max_body_bytes)
-    app.add_middleware(AuthMiddleware, keys=config.api_keys)
+    app.add_middleware(AuthMiddleware, keys=config.api_keys, admin_key=config.admin_key)
     app.add_middleware(ContextMiddleware)
-    for routes in (chat, completions, models, operations):
+    for routes in (chat, completions, models, adapters, operations):
         app.include_router(routes.router)
     return app

@@ -1,10 +1,10 @@
-"""API keys: `Authorization: Bearer KEY` on everything but what probes and scrapers ask."""
+"""Keys: `Authorization: Bearer KEY` on everything but what probes and scrapers ask."""
 
 from __future__ import annotations
 
 import hashlib
 import hmac
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -14,45 +14,67 @@ from server.errors import ApiError
 OPEN_PATHS = frozenset(
     {"/health", "/health/live", "/health/ready", "/metrics", "/ping", "/version"}
 )
+ADMIN_PATH = "/v1/adapters"
 
 
 class AuthMiddleware:
     """Refuses requests without one of `keys`; no keys let everybody in.
 
+    Below `ADMIN_PATH` no key opens but `admin_key`, and where there is none, nobody is let in.
     A path is guarded unless it is listed as open, so a route added later is guarded too. It is
     the path the router sees (`scope["path"]`), never one rebuilt from headers.
     """
 
-    def __init__(self, app: ASGIApp, keys: Iterable[str]) -> None:
+    def __init__(self, app: ASGIApp, keys: Iterable[str], admin_key: str | None = None) -> None:
         self._app = app
         self._digests = [_digest(key) for key in keys]
+        self._admin = [] if admin_key is None else [_digest(admin_key)]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http" and not self._allowed(scope):
-            await _refusal().response()(scope, receive, send)
+        refusal = self._refusal(scope) if scope["type"] == "http" else None
+        if refusal is not None:
+            await refusal.response()(scope, receive, send)
         else:
             await self._app(scope, receive, send)
 
-    def _allowed(self, scope: Scope) -> bool:
-        if not self._digests or scope["path"] in OPEN_PATHS:
-            return True
-        given = Headers(scope=scope).getlist("authorization")
-        scheme, _, key = given[0].partition(" ") if len(given) == 1 else ("", "", "")
-        if scheme.lower() != "bearer":
-            return False
-        digest = _digest(key.strip())
-        # Every key is compared, so that the time taken does not tell which one came close.
-        return sum(hmac.compare_digest(digest, known) for known in self._digests) > 0
+    def _refusal(self, scope: Scope) -> ApiError | None:
+        path: str = scope["path"]
+        if path == ADMIN_PATH or path.startswith(f"{ADMIN_PATH}/"):
+            if not self._admin:
+                return _switched_off()
+            return None if _has_one_of(self._admin, scope) else _wrong("admin")
+        if not self._digests or path in OPEN_PATHS or _has_one_of(self._digests, scope):
+            return None
+        return _wrong("API")
+
+
+def _has_one_of(digests: Sequence[bytes], scope: Scope) -> bool:
+    given = Headers(scope=scope).getlist("authorization")
+    scheme, _, key = given[0].partition(" ") if len(given) == 1 else ("", "", "")
+    if scheme.lower() != "bearer":
+        return False
+    digest = _digest(key.strip())
+    # Every key is compared, so that the time taken does not tell which one came close.
+    return sum(hmac.compare_digest(digest, known) for known in digests) > 0
 
 
 def _digest(key: str) -> bytes:
     return hashlib.sha256(key.encode()).digest()
 
 
-def _refusal() -> ApiError:
+def _wrong(kind: str) -> ApiError:
     return ApiError(
         401,
-        "Missing or incorrect API key. Send it as 'Authorization: Bearer KEY'.",
+        f"Missing or incorrect {kind} key. Send it as 'Authorization: Bearer KEY'.",
         code="invalid_api_key",
         headers={"www-authenticate": "Bearer"},
+    )
+
+
+def _switched_off() -> ApiError:
+    return ApiError(
+        403,
+        "Adapters cannot be managed over HTTP here: the server was started without --admin-key "
+        "(BITA_ADMIN_KEY).",
+        code="admin_disabled",
     )

@@ -15,8 +15,9 @@ from engine.stats import EngineStats
 class Client(Protocol):
     """An engine as the server sees it.
 
-    info, tokenizer: there after `start`. stats: the latest counters.
-    is_ready: whether new requests are served. heartbeat_age: seconds since its last sign of life.
+    info, tokenizer: there after `start`; `info.adapters` is what is loaded now.
+    stats: the latest counters. is_ready: whether new requests are served.
+    heartbeat_age: seconds since its last sign of life.
     """
 
     info: ModelInfo
@@ -35,6 +36,14 @@ class Client(Protocol):
 
     async def stop(self) -> None:
         """End the engine; running requests get EngineDead."""
+        ...
+
+    async def load_adapter(self, name: str, folder: str) -> None:
+        """Load an adapter; raises AdapterNameTaken, NoFreeSlot, AdapterRefused or EngineDead."""
+        ...
+
+    async def unload_adapter(self, name: str) -> None:
+        """Let no new request use an adapter; raises UnknownAdapter or EngineDead."""
         ...
 
     def generate(self, request: Request) -> AsyncIterator[RequestOutput]:

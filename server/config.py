@@ -8,6 +8,7 @@ from pathlib import Path
 from engine.config import EngineConfig
 
 MIB = 1024**2
+ADAPTER_NAME = r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,63}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,6 +18,8 @@ class ServerConfig:
     engine: what the engine is told; its `model` is also where the chat template is read from.
     host, port: where to listen; port 0 takes a free one.
     api_keys: keys that may use the API; none leaves it open.
+    admin_key: the key that may load and unload adapters; None lets nobody.
+    adapter_dir: folder that adapters may be loaded from; None loads none.
     served_model_names: names the model answers to; none takes its folder's name.
     max_body_bytes: bytes of a request's body.
     max_concurrent_requests: requests served at once; further ones get 429.
@@ -28,6 +31,8 @@ class ServerConfig:
     host: str = "127.0.0.1"
     port: int = 8000
     api_keys: tuple[str, ...] = ()
+    admin_key: str | None = None
+    adapter_dir: Path | None = None
     served_model_names: tuple[str, ...] = ()
     max_body_bytes: int = 4 * MIB
     max_concurrent_requests: int = 256

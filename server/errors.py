@@ -16,9 +16,12 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from engine.errors import (
+    AdapterNameTaken,
+    AdapterRefused,
     ContextLengthExceeded,
     EngineDead,
     EngineOverloaded,
+    NoFreeSlot,
     RequestError,
     UnknownAdapter,
 )
@@ -69,9 +72,14 @@ def invalid(message: str, param: str | None, code: str = "invalid_value") -> Api
     return ApiError(400, message, param=param, code=code)
 
 
-def model_not_found(message: str) -> ApiError:
+def model_not_found(message: str, param: str = "model") -> ApiError:
     """The 404 of a model, or an adapter, that is not served."""
-    return ApiError(404, message, param="model", code="model_not_found")
+    return ApiError(404, message, param=param, code="model_not_found")
+
+
+def conflict(message: str, param: str | None, code: str) -> ApiError:
+    """The 409 of what cannot be while something else is."""
+    return ApiError(409, message, param=param, code=code)
 
 
 def unavailable(message: str, retry_after: float = 1.0) -> ApiError:
@@ -96,6 +104,12 @@ def as_api_error(error: Exception) -> ApiError:
             return invalid(str(error), error.field, "context_length_exceeded")
         case UnknownAdapter():
             return model_not_found(str(error))
+        case AdapterNameTaken():
+            return conflict(str(error), error.field, "adapter_exists")
+        case NoFreeSlot():
+            return conflict(str(error), None, "no_free_slot")
+        case AdapterRefused():
+            return invalid(str(error), error.field, "invalid_adapter")
         case RequestError():
             return invalid(str(error), error.field)
         case EngineOverloaded():
@@ -116,7 +130,7 @@ def install(app: FastAPI) -> None:
     async def handle(_: Request, error: Exception) -> Response:
         return as_api_error(error).response()
 
-    for kind in (ApiError, RequestError, EngineOverloaded, EngineDead):
+    for kind in (ApiError, RequestError, NoFreeSlot, EngineOverloaded, EngineDead):
         app.add_exception_handler(kind, handle)
     app.add_exception_handler(RequestValidationError, handle)
     app.add_exception_handler(HTTPException, handle)

@@ -28,6 +28,7 @@ then, in another terminal:
   bita chat
 """
 
+HOT_SLOTS = 4
 _UNITS = {"": 1, "B": 1, "KIB": 1024, "MIB": 1024**2, "GIB": 1024**3, "TIB": 1024**4}
 
 
@@ -60,6 +61,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     repeatable(
         where, "--api-key", metavar="KEY", help="A key clients must send (default: none needed)."
     )
+    option(
+        where,
+        "--admin-key",
+        default=None,
+        metavar="KEY",
+        help="The key that may load and unload adapters while the server runs (default: nobody).",
+    )
+    option(
+        where,
+        "--adapter-dir",
+        default=None,
+        metavar="DIR",
+        help="Folder that its holder may load adapters from (default: none).",
+    )
     _add_engine_arguments(parser)
     _add_limits(parser)
 
@@ -80,6 +95,15 @@ def _add_engine_arguments(parser: argparse.ArgumentParser) -> None:
         default="auto",
         metavar="SHAPE",
         help="Shape of the draft: auto, comb, chain or fitted:ROWS (default: auto).",
+    )
+    option(
+        engine,
+        "--max-adapters",
+        default=0,
+        type=int,
+        metavar="N",
+        help="Adapters loaded at once (default: 0, those given, and with --admin-key at least "
+        f"{HOT_SLOTS}).",
     )
     option(
         engine,
@@ -184,9 +208,12 @@ def config_of(options: argparse.Namespace) -> ServerConfig:
     from server.config import ServerConfig
 
     model, adapters = _model_and_adapters(options)
+    admin_key, adapter_dir = _admin(options)
     engine = EngineConfig(
         model=str(model),
         adapters=adapters,
+        max_adapters=options.max_adapters
+        or (max(HOT_SLOTS, len(adapters)) if admin_key is not None else 0),
         device=options.device,
         dtype=options.dtype,
         tree=options.tree,
@@ -202,6 +229,8 @@ def config_of(options: argparse.Namespace) -> ServerConfig:
         host=options.host,
         port=options.port,
         api_keys=tuple(options.api_key),
+        admin_key=admin_key,
+        adapter_dir=adapter_dir,
         served_model_names=tuple(options.served_model_name),
         max_body_bytes=options.max_body_size,
         max_concurrent_requests=options.max_concurrent_requests,
@@ -219,11 +248,12 @@ def byte_count(text: str) -> int:
 
 def _model_and_adapters(options: argparse.Namespace) -> tuple[Path, dict[str, str]]:
     from engine.errors import EngineError
+    from server.config import ADAPTER_NAME
 
     adapters: dict[str, str] = {}
     for given in options.adapter:
         name, separator, folder = given.partition("=")
-        if not separator or not re.fullmatch(r"[A-Za-z0-9._-]{1,64}", name) or not folder:
+        if not separator or not re.fullmatch(ADAPTER_NAME, name) or not folder:
             raise EngineError(f"--adapter takes NAME=DIR, not {given!r}")
         adapters[name] = folder
     if options.model is not None:
@@ -234,6 +264,23 @@ def _model_and_adapters(options: argparse.Namespace) -> tuple[Path, dict[str, st
     from models import DEFAULT_ADAPTER, DEFAULT_MODEL
 
     return DEFAULT_MODEL, adapters or {DEFAULT_ADAPTER.name: str(DEFAULT_ADAPTER)}
+
+
+def _admin(options: argparse.Namespace) -> tuple[str | None, Path | None]:
+    """The admin key and the folder its holder may load adapters from."""
+    from engine.errors import EngineError
+
+    # A variable that is set but empty is not set.
+    admin_key, folder = options.admin_key or None, options.adapter_dir or None
+    if admin_key in options.api_key:
+        raise EngineError("--admin-key must differ from every --api-key")
+    if folder is None:
+        return admin_key, None
+    if admin_key is None:
+        raise EngineError("--adapter-dir has no effect without --admin-key")
+    if not Path(folder).is_dir():
+        raise EngineError(f"--adapter-dir: there is no folder {folder}")
+    return admin_key, Path(folder)
 
 
 async def _serve(config: ServerConfig) -> None:

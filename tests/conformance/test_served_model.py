@@ -13,6 +13,9 @@ import httpx
 import openai
 import pytest
 
+from models import DEFAULT_ADAPTER, DEFAULT_MODEL
+
+ADMIN_KEY = "admin"
 MODEL = "bita-concierge"
 ASK = [{"role": "user", "content": "I want to find a restaurant in San Jose."}]
 
@@ -25,7 +28,9 @@ def url() -> Iterator[str]:
         port = probe.getsockname()[1]
     bita = str(Path(sys.executable).with_name("bita"))
     command = [bita, "serve", "--port", str(port), "--tree", "comb"]
-    process = subprocess.Popen(command, env={**os.environ, "BITA_DTYPE": "float32"})
+    command += ["--adapter-dir", str(DEFAULT_MODEL)]
+    environment = {"BITA_DTYPE": "float32", "BITA_ADMIN_KEY": ADMIN_KEY}
+    process = subprocess.Popen(command, env={**os.environ, **environment})
     base = f"http://127.0.0.1:{port}"
     try:
         deadline = time.monotonic() + 120
@@ -140,3 +145,28 @@ def test_an_abandoned_stream_frees_its_blocks(url: str, client: openai.OpenAI) -
             return
         time.sleep(0.1)
     pytest.fail("the request is still running")
+
+
+def test_an_adapter_comes_and_goes_under_a_running_stream(url: str, client: openai.OpenAI) -> None:
+    with httpx.Client(base_url=f"{url}/v1") as admin:
+        assert admin.get("adapters").status_code == 401
+        admin.headers["authorization"] = f"Bearer {ADMIN_KEY}"
+        new = {"name": "new", "path": DEFAULT_ADAPTER.name}
+        settings = {"max_tokens": 400, "extra_body": {"ignore_eos": True}}
+        whole = ask(client, **settings).choices[0].message.content
+        with ask(client, stream=True, **settings) as before:
+            text = next(before).choices[0].delta.content or ""
+            assert admin.post("adapters", json=new).status_code == 200
+            assert "new" in [model.id for model in client.models.list()]
+            with ask(client, model="new", stream=True, **settings) as stream:
+                next(stream)
+                assert admin.delete("adapters/new").json()["deleted"]
+                with pytest.raises(openai.NotFoundError, match="does not exist"):
+                    ask(client, model="new")
+                assert admin.post("adapters", json=new).status_code == 200
+                rest = "".join(chunk.choices[0].delta.content or "" for chunk in stream)
+            assert rest == whole
+            text += "".join(chunk.choices[0].delta.content or "" for chunk in before)
+        assert text == whole
+        assert ask(client, model="new", **settings).choices[0].message.content == whole
+        assert admin.delete("adapters/new").status_code == 200

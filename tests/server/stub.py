@@ -6,12 +6,13 @@ import asyncio
 import json
 import threading
 from collections.abc import AsyncIterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
 from engine.config import EngineConfig, ModelInfo
+from engine.errors import AdapterNameTaken, UnknownAdapter
 from engine.request import FinishReason, Request, RequestOutput, SpecReceipt, TokenLogprob
 from engine.stats import EngineStats
 from server.config import ServerConfig
@@ -45,6 +46,7 @@ class StubClient:
 
     error: raised after `pieces`, or before if there are none. hang: wait forever after them.
     requests: those it was given; arrivals: the same, to wait for.
+    refusal: raised when an adapter is to be loaded.
     closed: ids of those whose generator was closed; ended: set when the first was.
     """
 
@@ -52,6 +54,7 @@ class StubClient:
     finish: FinishReason = FinishReason.STOP
     stop_reason: str | int | None = None
     error: Exception | None = None
+    refusal: Exception | None = None
     hang: bool = False
     is_ready: bool = True
     heartbeat_age: float = 0.0
@@ -84,6 +87,21 @@ class StubClient:
 
     async def stop(self) -> None:
         self.started = False
+
+    async def load_adapter(self, name: str, folder: str) -> None:
+        if self.refusal is not None:
+            raise self.refusal
+        if name in self.info.adapters:
+            raise AdapterNameTaken(f"an adapter named {name!r} is loaded already", "name")
+        self._adapters({**self.info.adapters, name: folder})
+
+    async def unload_adapter(self, name: str) -> None:
+        if name not in self.info.adapters:
+            raise UnknownAdapter(f"no adapter named {name!r} is loaded", "name")
+        self._adapters({n: f for n, f in self.info.adapters.items() if n != name})
+
+    def _adapters(self, adapters: dict[str, str]) -> None:
+        self.info = replace(self.info, adapters=adapters)
 
     async def generate(self, request: Request) -> AsyncIterator[RequestOutput]:
         self.requests.append(request)

@@ -74,7 +74,43 @@ def test_other_sizes_are_refused(text: str) -> None:
         serve.byte_count(text)
 
 
-@pytest.mark.parametrize("adapter", ["x", "=x", "a b=x", "a="])
+def test_adapters_may_come_and_go_where_somebody_holds_the_admin_key(tmp_path: Path) -> None:
+    given = ["--model", str(tmp_path), "--adapter", "a=x"]
+    config = serve.config_of(options(*given))
+    assert (config.admin_key, config.adapter_dir, config.engine.max_adapters) == (None, None, 0)
+    admin = [*given, "--admin-key", "k", "--adapter-dir", str(tmp_path)]
+    config = serve.config_of(options(*admin))
+    assert (config.admin_key, config.adapter_dir) == ("k", tmp_path)
+    assert config.engine.max_adapters == 4
+    config = serve.config_of(options(*admin, "--max-adapters", "1"))
+    assert config.engine.max_adapters == 1
+    five = [word for name in "bcdef" for word in ("--adapter", f"{name}=x")]
+    assert serve.config_of(options(*admin, *five)).engine.max_adapters == 6
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        (["--admin-key", "k", "--api-key", "k"], "--admin-key must differ"),
+        (["--adapter-dir", "."], "without --admin-key"),
+        (["--admin-key", "k", "--adapter-dir", "./none"], "no folder ./none"),
+        (["--adapter", "a=x", "--adapter", "b=x", "--max-adapters", "1"], "2 adapters are given"),
+        (["--max-adapters", "-1"], "at least 0"),
+    ],
+)
+def test_what_cannot_be_meant_is_refused(tmp_path: Path, given: list[str], said: str) -> None:
+    with pytest.raises(EngineError, match=said):
+        serve.config_of(options("--model", str(tmp_path), *given))
+
+
+def test_an_empty_variable_is_no_admin_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("BITA_ADMIN_KEY", "BITA_ADAPTER_DIR"):
+        monkeypatch.setenv(name, "")
+    config = serve.config_of(options("--model", str(tmp_path)))
+    assert (config.admin_key, config.adapter_dir) == (None, None)
+
+
+@pytest.mark.parametrize("adapter", ["x", "=x", "a b=x", "a=", ".a=x"])
 def test_an_adapter_needs_a_name_and_a_folder(tmp_path: Path, adapter: str) -> None:
     with pytest.raises(EngineError, match="NAME=DIR"):
         serve.config_of(options("--model", str(tmp_path), "--adapter", adapter))
