@@ -12,7 +12,9 @@ import pytest
 from engine.stats import EngineStats
 from server import cli
 from server.metrics import Metrics
+from server.schemas.adapters import LoadAdapterRequest
 from server.schemas.chat import ChatCompletionRequest
+from server.schemas.common import Schema
 from server.schemas.completions import CompletionRequest
 
 ROOT = Path(__file__).parents[2]
@@ -139,10 +141,8 @@ def test_every_series_is_on_the_metrics_page() -> None:
     assert dict(re.findall(r"^\| `(\S+)` \| (\w+) \|", page, re.MULTILINE)) == series
 
 
-@pytest.mark.parametrize("schema", [ChatCompletionRequest, CompletionRequest])
-def test_every_field_is_on_the_api_page(
-    schema: type[ChatCompletionRequest] | type[CompletionRequest],
-) -> None:
+@pytest.mark.parametrize("schema", [ChatCompletionRequest, CompletionRequest, LoadAdapterRequest])
+def test_every_field_is_on_the_api_page(schema: type[Schema]) -> None:
     named = set(INLINE.findall((ROOT / "docs" / "api.md").read_text()))
     fields = {*schema.model_fields, *schema.UNSUPPORTED}
     assert fields <= named, fields - named
