@@ -160,11 +160,14 @@ class EngineClient:
         self.is_ready = True
 
     async def _receive(self) -> Message | None:
-        """The engine's next message; None when it is gone."""
+        """The engine's next message; None when it is gone or cannot be understood any more."""
         try:
             header = await self._reader.readexactly(HEADER_BYTES)
             return decode(await self._reader.readexactly(length(header)))
         except (asyncio.IncompleteReadError, OSError):
+            return None
+        except EngineDead as error:
+            log.error("giving the engine up: %s", error)
             return None
 
     async def _run(self) -> None:
