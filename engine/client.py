@@ -9,6 +9,7 @@ the fresh engine is ready.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import socket
 import subprocess
@@ -123,7 +124,8 @@ class EngineClient:
         finally:
             del self._queues[request.request_id]
             if not ended and self.is_ready:
-                await self._send(Abort(request.request_id))
+                with contextlib.suppress(EngineDead):  # who leaves need not know
+                    await self._send(Abort(request.request_id))
 
     async def _send(self, message: Message) -> None:
         try:
