@@ -11,10 +11,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
+import numpy as np
+
 from engine.speculation.tree import TreeTopology
 
 Hits = Sequence[Sequence[float]]
-SETTLING_STEPS = 40
+HALF_STEPS = 1 << 14
 
 
 def expected_length(topology: TreeTopology, hits: Hits) -> float:
@@ -43,15 +45,11 @@ def steady_state(trees: Sequence[TreeTopology], hits: Hits) -> list[float]:
         for node, size in enumerate(tree.masks):
             move[size] += max(0.0, reached[node] - sum(reached[c] for c in tree.children[node]))
         moves.append(move)
-    shares = [0.0] * (len(trees) - 1) + [1.0]
-    for _ in range(SETTLING_STEPS):
-        moved = [
-            sum(share * move[to] for share, move in zip(shares, moves, strict=True))
-            for to in range(len(trees))
-        ]
-        # Half a step: trees that take turns would never settle in whole ones.
-        shares = [(a + b) / 2 for a, b in zip(shares, moved, strict=True)]
-    return shares
+    # Half steps: trees that take turns would never settle in whole ones. Many, by squaring:
+    # a tree that is seldom left, or seldom come back to, settles slowly.
+    far = np.linalg.matrix_power((np.array(moves) + np.eye(len(trees))) / 2, HALF_STEPS)
+    shares = far[-1] / far[-1].sum()
+    return [float(share) for share in shares]
 
 
 def fit_tree(hits: Hits, max_rows: int) -> TreeTopology:
