@@ -55,10 +55,16 @@ def steady_state(trees: Sequence[TreeTopology], hits: Hits) -> list[float]:
 def fit_tree(hits: Hits, max_rows: int) -> TreeTopology:
     """The tree of at most `max_rows` rows with the greatest expected length found.
 
-    With fewer rows than a root and one mask, that is the bare root: plain decoding.
+    With fewer rows than a root, a draft and its mask, that is the bare root: plain decoding.
     """
-    masks = len(hits)
-    best = TreeTopology.root(min(masks, max_rows - 1))
+    # A full group behind the root is too much where rows are few: every length gets its try.
+    sizes = range(min(len(hits), max_rows - 1) + 1)
+    trees = [_grown(TreeTopology.root(size), hits, max_rows) for size in sizes]
+    return max(trees, key=lambda tree: (round(expected_length(tree, hits), 6), -tree.num_rows))
+
+
+def _grown(best: TreeTopology, hits: Hits, max_rows: int) -> TreeTopology:
+    """The tree with what is the best gain a row, again and again."""
     best_length = expected_length(best, hits)
     while True:
         gains = []
