@@ -40,7 +40,7 @@ class LoadedModel:
 def load_model(folder: str | Path, device: str = "auto", dtype: str = "auto") -> LoadedModel:
     """Load the model of a folder; nothing is ever fetched and no remote code runs.
 
-    Raises UnsupportedModel where it cannot be loaded or served exactly, EngineError where the
+    Raises UnsupportedModel where it cannot be loaded whole or served exactly, EngineError where the
     device does not exist.
     """
     folder = Path(folder)
@@ -54,13 +54,16 @@ def load_model(folder: str | Path, device: str = "auto", dtype: str = "auto") ->
     facts = model_facts(text_config)
     route = pick_route(text_config)
     with _loading(folder):
-        model = AutoModelForCausalLM.from_pretrained(
+        model, info = AutoModelForCausalLM.from_pretrained(
             folder,
             dtype=precision,
             local_files_only=True,
             use_safetensors=True,
             attn_implementation=NAME if route is Route.INTERFACE else "eager",
+            output_loading_info=True,
         )
+    if missing := sorted(info["missing_keys"]):  # transformers would go on with random numbers
+        raise UnsupportedModel(f"{folder} lacks {len(missing)} weights, the first {missing[0]}")
     model.requires_grad_(False).eval().to(where)
     if where.type == "cpu" and precision is torch.float32:
         lay_out_weights(model)
