@@ -199,6 +199,16 @@ async def test_each_request_gets_its_own_outputs_with_text(
     assert second[-1].token_ids[-1] == 256
 
 
+async def test_the_token_that_ended_it_has_no_text(client: EngineClient, fake: FakeEngine) -> None:
+    stream = asyncio.create_task(collect(client.generate(request("a"))))
+    await fake.hears()
+    ended = output("a", "so!")
+    ended.finish_reason, ended.stop_reason = FinishReason.STOP, ended.token_ids[-1]
+    fake.say(ended)
+    [whole] = await stream
+    assert (whole.text, len(whole.token_ids)) == ("so", 3)
+
+
 async def test_a_finished_request_is_not_aborted(client: EngineClient, fake: FakeEngine) -> None:
     stream = asyncio.create_task(collect(client.generate(request("a"))))
     assert isinstance(await fake.hears(), Add)
