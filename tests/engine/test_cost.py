@@ -6,12 +6,13 @@ import itertools
 from types import SimpleNamespace
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from engine.speculation import cost
 from engine.speculation.cost import REPEATS, ROWS, StepCostModel, measure
 
+some = settings(max_examples=50, deadline=None)
 curves = st.lists(st.floats(1e-4, 1.0), min_size=2, max_size=len(ROWS)).map(
     lambda seconds: StepCostModel(ROWS[: len(seconds)], tuple(sorted(seconds)))
 )
@@ -39,12 +40,14 @@ def machine(*seconds: float) -> Machine:
     return Machine({r: [s] * 99 for r, s in zip(ROWS, seconds, strict=False)})
 
 
+@some
 @given(curves)
 def test_the_curve_goes_through_its_points(curve: StepCostModel) -> None:
     for rows, seconds in zip(curve.rows, curve.seconds, strict=True):
         assert curve(rows) == pytest.approx(seconds)
 
 
+@some
 @given(curves)
 def test_more_rows_never_cost_less(curve: StepCostModel) -> None:
     costs = [curve(rows) for rows in range(1, 400)]
@@ -52,6 +55,7 @@ def test_more_rows_never_cost_less(curve: StepCostModel) -> None:
     assert costs[0] > 0
 
 
+@some
 @given(curves)
 def test_between_two_points_the_cost_is_between_theirs(curve: StepCostModel) -> None:
     points = itertools.pairwise(zip(curve.rows, curve.seconds, strict=True))

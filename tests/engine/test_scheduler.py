@@ -450,4 +450,4 @@ class SchedulerMachine(RuleBasedStateMachine):
 
 
 TestScheduler = SchedulerMachine.TestCase
-TestScheduler.settings = settings(max_examples=60, stateful_step_count=25, deadline=None)
+TestScheduler.settings = settings(max_examples=40, stateful_step_count=25, deadline=None)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from engine.speculation.tree import DraftTree, TreeTopology
+
+some = settings(max_examples=50, deadline=None)
 
 
 @st.composite
@@ -30,6 +32,7 @@ def filled(topology: TreeTopology) -> DraftTree:
     return topology.fill(7, candidates(max(topology.depths), topology.num_ranks))
 
 
+@some
 @given(topologies())
 def test_depths_children_and_rows_follow_from_the_parents(topology: TreeTopology) -> None:
     nodes = range(len(topology.parents))
@@ -42,6 +45,7 @@ def test_depths_children_and_rows_follow_from_the_parents(topology: TreeTopology
     assert topology.num_ranks == 1 + max(topology.ranks)
 
 
+@some
 @given(topologies(), st.integers(0, 12))
 def test_pruning_takes_the_deep_nodes_and_leaves_the_others_as_they_were(
     topology: TreeTopology, depth: int
@@ -55,6 +59,7 @@ def test_pruning_takes_the_deep_nodes_and_leaves_the_others_as_they_were(
     assert pruned.pruned(depth) == pruned
 
 
+@some
 @given(topologies())
 def test_every_node_carries_the_candidate_of_its_depth_and_rank(topology: TreeTopology) -> None:
     tree = filled(topology)
@@ -66,6 +71,7 @@ def test_every_node_carries_the_candidate_of_its_depth_and_rank(topology: TreeTo
         assert tree.token_ids[node] == 100 * topology.depths[node] + topology.ranks[node]
 
 
+@some
 @given(topologies(), st.integers(0, 4))
 def test_depths_without_candidates_are_left_out(topology: TreeTopology, depth: int) -> None:
     tree = topology.fill(7, candidates(depth, topology.num_ranks))
@@ -74,6 +80,7 @@ def test_depths_without_candidates_are_left_out(topology: TreeTopology, depth: i
     assert max(tree.topology.depths) == min(depth, max(topology.depths))
 
 
+@some
 @given(topologies())
 def test_without_candidates_only_the_root_is_left(topology: TreeTopology) -> None:
     tree = topology.fill(7)
@@ -81,6 +88,7 @@ def test_without_candidates_only_the_root_is_left(topology: TreeTopology) -> Non
     assert tree.num_drafts == 0
 
 
+@some
 @given(topologies())
 def test_a_path_leads_from_below_the_root_down_to_its_node(topology: TreeTopology) -> None:
     tree = filled(topology)
@@ -91,6 +99,7 @@ def test_a_path_leads_from_below_the_root_down_to_its_node(topology: TreeTopolog
         assert [topology.parents[n] for n in path] == [0, *path][:-1]
 
 
+@some
 @given(topologies())
 def test_a_child_is_found_by_its_token_and_no_other_node_is(topology: TreeTopology) -> None:
     tree = filled(topology)
@@ -129,6 +138,7 @@ def test_a_chain_is_one_path_and_a_root_is_one_row_and_its_masks() -> None:
     assert TreeTopology.root(3).num_rows == 4
 
 
+@some
 @given(topologies())
 def test_a_load_to_time_has_all_rows_of_the_tree(topology: TreeTopology) -> None:
     tree = topology.fill_with(3)

@@ -5,12 +5,13 @@ from __future__ import annotations
 import random
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from engine.speculation.tree import DraftTree, TreeTopology
 from engine.speculation.verify import Acceptance, walk
 
+some = settings(max_examples=50, deadline=None)
 VOCAB = 4
 
 
@@ -53,6 +54,7 @@ def trees(draw: st.DrawFn) -> DraftTree:
     return DraftTree(tuple(tokens), TreeTopology(tuple(parents), tuple(ranks), masks))
 
 
+@some
 @given(trees(), st.lists(st.integers(0, VOCAB - 1), max_size=4), st.integers(0, 1000))
 def test_the_emitted_tokens_are_those_of_decoding_one_at_a_time(
     tree: DraftTree, prompt: list[int], seed: int
@@ -63,6 +65,7 @@ def test_the_emitted_tokens_are_those_of_decoding_one_at_a_time(
     assert emitted == text.answer([*prompt, tree.token_ids[0]], len(acceptance.path) + 1)
 
 
+@some
 @given(trees(), st.integers(0, 1000))
 def test_no_draft_that_is_right_is_left_behind(tree: DraftTree, seed: int) -> None:
     """The accepted path is the longest of the tree's paths that the answer begins with."""
@@ -76,6 +79,7 @@ def test_no_draft_that_is_right_is_left_behind(tree: DraftTree, seed: int) -> No
     assert len(acceptance.path) == longest
 
 
+@some
 @given(trees(), st.integers(0, 1000))
 def test_the_path_is_one_of_the_tree_and_ends_at_the_last_node(tree: DraftTree, seed: int) -> None:
     acceptance = walk(tree, Text(seed).chosen([], tree))
