@@ -109,8 +109,11 @@ def _handle(engine: Engine, connection: socket.socket, message: Message) -> None
 
 
 def _read(connection: socket.socket, inbox: queue.SimpleQueue[Message | None]) -> None:
-    while (message := _receive(connection)) is not None:
-        inbox.put(message)
+    try:
+        while (message := _receive(connection)) is not None:
+            inbox.put(message)
+    except EngineDead:
+        traceback.print_exc()  # nothing after it can be read: end as if the server were gone
     inbox.put(None)
 
 
