@@ -9,6 +9,7 @@ the fresh engine is ready. It has the adapters the last one had.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import socket
 import subprocess
@@ -131,7 +132,8 @@ class EngineClient:
         finally:
             del self._queues[request.request_id]
             if not ended and self.is_ready:
-                await self._send(Abort(request.request_id))
+                with contextlib.suppress(EngineDead):  # who leaves need not know
+                    await self._send(Abort(request.request_id))
 
     async def load_adapter(self, name: str, folder: str) -> None:
         """Load the adapter in a folder beside running requests; new ones find it from then on.
@@ -193,11 +195,14 @@ class EngineClient:
         self.is_ready = True
 
     async def _receive(self) -> Message | None:
-        """The engine's next message; None when it is gone."""
+        """The engine's next message; None when it is gone or cannot be understood any more."""
         try:
             header = await self._reader.readexactly(HEADER_BYTES)
             return decode(await self._reader.readexactly(length(header)))
         except (asyncio.IncompleteReadError, OSError):
+            return None
+        except EngineDead as error:
+            log.error("giving the engine up: %s", error)
             return None
 
     async def _run(self) -> None:

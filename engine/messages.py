@@ -129,12 +129,14 @@ def encode(message: Message) -> bytes:
 
 
 def decode(body: bytes) -> Message:
-    """A message from its bytes, the length taken off. Raises EngineDead on anything unknown."""
-    kind, data = msgpack.unpackb(body, strict_map_key=False)
-    if kind not in KINDS:
-        raise errors.EngineDead(f"unknown message {kind!r} from the other process")
-    build = _BUILDERS.get(kind)
-    return KINDS[kind](**(build(data) if build else data))
+    """A message from its bytes, the length taken off. Raises EngineDead on anything else."""
+    try:
+        kind, data = msgpack.unpackb(body, strict_map_key=False)
+        if kind in KINDS:
+            return KINDS[kind](**_BUILDERS.get(kind, dict)(data))
+    except Exception as error:  # whatever it trips over, the other process is broken
+        raise errors.EngineDead(f"malformed message from the other process: {error!r}") from error
+    raise errors.EngineDead(f"unknown message {kind!r} from the other process")
 
 
 def length(header: bytes) -> int:

@@ -179,8 +179,11 @@ def _read_adapters(
 
 
 def _read(connection: socket.socket, inbox: Inbox) -> None:
-    while (message := _receive(connection)) is not None:
-        inbox.put(message)
+    try:
+        while (message := _receive(connection)) is not None:
+            inbox.put(message)
+    except EngineDead:
+        traceback.print_exc()  # nothing after it can be read: end as if the server were gone
     inbox.put(None)
 
 

@@ -25,7 +25,7 @@ class TuningRecipe:
     """
 
     num_prompts: int = 16
-    num_masks: int = 3
+    num_masks: int = 6
     steps: int = 600
     conversations: int = 12
     groups: int = 24

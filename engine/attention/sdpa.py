@@ -33,16 +33,41 @@ class SdpaStep:
         if small:
             groups.append(small)
         self.groups = [_Group(g, batch, storage, num_prompts) for g in groups]
+        self.alone = _slots(batch, storage) if batch.num_rows == 1 else None
 
     def forward(self, query: Tensor, key: Tensor, value: Tensor, call: LayerCall) -> Tensor:
         """As `AttentionStep.forward`."""
         self.storage.write(call.layer, self.slots, key, value)
+        if self.alone is not None and call.scope == Scope():
+            return _attend_all(query, self.alone, self.storage, call)
         if len(self.groups) == 1:
             return self.groups[0].attend(query, self.storage, call)
         out = query.new_empty(*query.shape[:2], value.shape[2])
         for group in self.groups:
             out[group.rows] = group.attend(query[group.rows], self.storage, call)
         return out
+
+
+def _slots(batch: ForwardBatch, storage: KVStorage) -> Tensor:
+    """Every slot that the only row of a batch sees: plain decoding of one sequence."""
+    segment, size = batch.segments[0], storage.block_size
+    past = np.array(segment.blocks, np.int64)[:, None] * size + np.arange(size)
+    slots = np.concatenate([past.reshape(-1)[: segment.num_past], batch.scratch_slots])
+    return torch.from_numpy(slots).to(storage.keys.device)
+
+
+def _attend_all(query: Tensor, slots: Tensor, storage: KVStorage, call: LayerCall) -> Tensor:
+    """One row that sees exactly `slots`: nothing to pad, so no mask to build.
+
+    query `[1, heads, dim]` -> `[1, heads, value_dim]`.
+    """
+    key, value = (
+        kv[call.layer].index_select(0, slots)[None].transpose(1, 2)
+        for kv in (storage.keys, storage.values)
+    )
+    folded = query.reshape(1, key.shape[1], -1, query.shape[2])
+    out = _softmax_attention(folded, key, value, None, call)
+    return out.reshape(1, query.shape[1], -1)
 
 
 class _Group:
@@ -137,9 +162,9 @@ class _Group:
 
 
 def _softmax_attention(
-    query: Tensor, key: Tensor, value: Tensor, mask: Tensor, call: LayerCall
+    query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, call: LayerCall
 ) -> Tensor:
-    """One softmax over all columns; caps and sinks take the explicit path."""
+    """One softmax over all columns, or those of an additive mask; caps and sinks explicitly."""
     if call.softcap is None and call.sinks is None:
         return functional.scaled_dot_product_attention(
             query, key, value, attn_mask=mask, scale=call.scaling
@@ -147,7 +172,8 @@ def _softmax_attention(
     scores = query.float() @ key.float().transpose(2, 3) * call.scaling
     if call.softcap is not None:
         scores = call.softcap * torch.tanh(scores / call.softcap)
-    scores = scores + mask
+    if mask is not None:
+        scores = scores + mask
     if call.sinks is not None:
         batch, kv_heads, folded, _ = scores.shape
         sinks = call.sinks.float().view(1, kv_heads, -1, 1, 1)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
+import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +16,7 @@ from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from engine.attention.interface import NAME
-from engine.errors import UnsupportedModel
+from engine.errors import EngineError, UnsupportedModel
 from engine.model.facts import ModelFacts, model_facts
 from engine.model.runner import Route
 from engine.model.selftest import pick_route
@@ -37,24 +40,30 @@ class LoadedModel:
 def load_model(folder: str | Path, device: str = "auto", dtype: str = "auto") -> LoadedModel:
     """Load the model of a folder; nothing is ever fetched and no remote code runs.
 
-    Raises UnsupportedModel where it cannot be served exactly.
+    Raises UnsupportedModel where it cannot be loaded whole or served exactly, EngineError where the
+    device does not exist.
     """
     folder = Path(folder)
+    where = pick_device(device)
+    precision = pick_dtype(dtype, where)
     if not (folder / "config.json").is_file():
         raise UnsupportedModel(f"{folder} has no config.json: not a Hugging Face model folder")
-    config = AutoConfig.from_pretrained(folder, local_files_only=True)
+    with _loading(folder):
+        config = AutoConfig.from_pretrained(folder, local_files_only=True)
     text_config = config.get_text_config()
     facts = model_facts(text_config)
     route = pick_route(text_config)
-    where = pick_device(device)
-    precision = pick_dtype(dtype, where)
-    model = AutoModelForCausalLM.from_pretrained(
-        folder,
-        dtype=precision,
-        local_files_only=True,
-        use_safetensors=True,
-        attn_implementation=NAME if route is Route.INTERFACE else "eager",
-    )
+    with _loading(folder):
+        model, info = AutoModelForCausalLM.from_pretrained(
+            folder,
+            dtype=precision,
+            local_files_only=True,
+            use_safetensors=True,
+            attn_implementation=NAME if route is Route.INTERFACE else "eager",
+            output_loading_info=True,
+        )
+    if missing := sorted(info["missing_keys"]):  # transformers would go on with random numbers
+        raise UnsupportedModel(f"{folder} lacks {len(missing)} weights, the first {missing[0]}")
     model.requires_grad_(False).eval().to(where)
     if where.type == "cpu" and precision is torch.float32:
         lay_out_weights(model)
@@ -70,10 +79,16 @@ def load_model(folder: str | Path, device: str = "auto", dtype: str = "auto") ->
 
 
 def pick_device(name: str) -> torch.device:
-    """The named device, or a GPU where there is one."""
+    """The named device, or a GPU where there is one. Raises EngineError where there is none."""
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
-    return torch.device(name)
+    if not re.fullmatch(r"cpu|cuda(:\d+)?", name):
+        raise EngineError(f"device must be auto, cpu, cuda or cuda:N, not {name}")
+    device = torch.device(name)
+    gpus = torch.cuda.device_count()
+    if device.type == "cuda" and (device.index or 0) >= gpus:
+        raise EngineError(f"device {name} is not there: torch sees {gpus} GPUs")
+    return device
 
 
 def pick_dtype(name: str, device: torch.device) -> torch.dtype:
@@ -90,6 +105,16 @@ def pick_dtype(name: str, device: torch.device) -> torch.dtype:
     cpu = torch.cpu
     native = cpu._is_amx_tile_supported() or cpu._is_avx512_bf16_supported()
     return torch.bfloat16 if native else torch.float32
+
+
+@contextlib.contextmanager
+def _loading(folder: Path) -> Iterator[None]:
+    """Turns whatever is raised over the folder's files into UnsupportedModel, in one line."""
+    try:
+        yield
+    except Exception as error:  # four libraries, each with errors of its own
+        reason = str(error).strip().partition("\n")[0] or type(error).__name__
+        raise UnsupportedModel(f"{folder} cannot be loaded: {reason}") from error
 
 
 def lay_out_weights(model: nn.Module) -> None:

@@ -11,10 +11,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
+import numpy as np
+
 from engine.speculation.tree import TreeTopology
 
 Hits = Sequence[Sequence[float]]
-SETTLING_STEPS = 40
+HALF_STEPS = 1 << 14
 
 
 def expected_length(topology: TreeTopology, hits: Hits) -> float:
@@ -43,24 +45,26 @@ def steady_state(trees: Sequence[TreeTopology], hits: Hits) -> list[float]:
         for node, size in enumerate(tree.masks):
             move[size] += max(0.0, reached[node] - sum(reached[c] for c in tree.children[node]))
         moves.append(move)
-    shares = [0.0] * (len(trees) - 1) + [1.0]
-    for _ in range(SETTLING_STEPS):
-        moved = [
-            sum(share * move[to] for share, move in zip(shares, moves, strict=True))
-            for to in range(len(trees))
-        ]
-        # Half a step: trees that take turns would never settle in whole ones.
-        shares = [(a + b) / 2 for a, b in zip(shares, moved, strict=True)]
-    return shares
+    # Half steps: trees that take turns would never settle in whole ones. Many, by squaring:
+    # a tree that is seldom left, or seldom come back to, settles slowly.
+    far = np.linalg.matrix_power((np.array(moves) + np.eye(len(trees))) / 2, HALF_STEPS)
+    shares = far[-1] / far[-1].sum()
+    return [float(share) for share in shares]
 
 
 def fit_tree(hits: Hits, max_rows: int) -> TreeTopology:
     """The tree of at most `max_rows` rows with the greatest expected length found.
 
-    With fewer rows than a root and one mask, that is the bare root: plain decoding.
+    With fewer rows than a root, a draft and its mask, that is the bare root: plain decoding.
     """
-    masks = len(hits)
-    best = TreeTopology.root(min(masks, max_rows - 1))
+    # A full group behind the root is too much where rows are few: every length gets its try.
+    sizes = range(min(len(hits), max_rows - 1) + 1)
+    trees = [_grown(TreeTopology.root(size), hits, max_rows) for size in sizes]
+    return max(trees, key=lambda tree: (round(expected_length(tree, hits), 6), -tree.num_rows))
+
+
+def _grown(best: TreeTopology, hits: Hits, max_rows: int) -> TreeTopology:
+    """The tree with what is the best gain a row, again and again."""
     best_length = expected_length(best, hits)
     while True:
         gains = []

@@ -1,20 +1,30 @@
-"""Held-out loss of a trained model, and conversations to read.
+"""Held-out loss of a trained model, its function calls against the recorded ones, and
+conversations to read.
 
-python evaluate.py --data build/concierge --model models/bita-concierge --show 3
+python evaluate.py --data build/concierge --model models/bita-concierge --calls 200 --show 3
 """
 
 import argparse
 import json
 import math
+import re
 from pathlib import Path
 
 import numpy as np
 import torch
+from tokenizers import Tokenizer
 from tqdm import tqdm
 from train import Conversations, losses
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from engine.answers import EngineAnswers
+from engine.config import EngineConfig
+from engine.load import load_engine
+from server.chat_template import ChatTemplate
+
 BATCH_TOKENS = 8192
+MAX_PROMPT = 1800
+CALL = re.compile(r"<tool_call>(.*?)</tool_call>", re.DOTALL)
 
 
 @torch.inference_mode()
@@ -38,6 +48,46 @@ def words_per_token(dev: Conversations, tokenizer: object, sample: int = 400) ->
         words += len(tokenizer.decode(own).split())  # type: ignore[attr-defined]
         tokens += len(own)
     return words / tokens
+
+
+def score_calls(folder: Path, records: list[dict], limit: int) -> tuple[int, int, int, int]:
+    """Function calls where the recorded conversation has one, the true turns before it given.
+
+    Returns how many: asked for, well-formed, with the recorded name, with its arguments as well.
+    """
+    template = ChatTemplate.load(folder)
+    tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    engine = EngineAnswers(load_engine(EngineConfig(model=str(folder), max_num_seqs=16)))
+    asked: list[dict] = []
+    prompts: list[list[int]] = []
+    for record in records:
+        for i, message in enumerate(record["messages"]):
+            if not message.get("tool_calls"):
+                continue
+            text = template.render(record["messages"][:i], record["tools"])
+            ids = tokenizer.encode(text, add_special_tokens=False).ids
+            if len(ids) <= MAX_PROMPT:
+                asked.append(message["tool_calls"][0]["function"])
+                prompts.append(list(ids))
+    step = max(1, len(prompts) // limit)
+    asked, prompts = asked[::step][:limit], prompts[::step][:limit]
+    formed = named = exact = 0
+    for first in tqdm(range(0, len(prompts), 16), desc="calls", unit="batch"):
+        answers = engine.answers(prompts[first : first + 16], 128)
+        for answer, call in zip(answers, asked[first:], strict=False):
+            found = CALL.search(tokenizer.decode(answer))
+            try:
+                said = json.loads(found[1]) if found else None
+            except ValueError:
+                said = None
+            if not isinstance(said, dict):
+                continue
+            wanted = call["arguments"]
+            wanted = json.loads(wanted) if isinstance(wanted, str) else wanted
+            formed += 1
+            named += said.get("name") == call["name"]
+            exact += said.get("name") == call["name"] and said.get("arguments") == wanted
+    return len(prompts), formed, named, exact
 
 
 @torch.inference_mode()
@@ -67,6 +117,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True, help="folder prepare.py wrote")
     parser.add_argument("--model", type=Path, required=True, help="model folder")
     parser.add_argument("--share", type=float, default=1.0, help="share of development batches")
+    parser.add_argument("--calls", type=int, default=0, help="recorded function calls to compare")
     parser.add_argument("--show", type=int, default=0, help="conversations to print")
     args = parser.parse_args()
     tokenizer = AutoTokenizer.from_pretrained(args.model, local_files_only=True)
@@ -79,8 +130,11 @@ def main() -> None:
     for record in records[5 :: max(1, len(records) // max(1, args.show))][: args.show]:
         show(model, tokenizer, record)
         print("\n---\n")
-    total, count = held_out_loss(model, dev, args.share)
-    nats = total / count
+    if args.calls:
+        total, formed, named, exact = score_calls(args.model, records, args.calls)
+        print(json.dumps({"calls": total, "formed": formed, "named": named, "exact": exact}))
+    nats_total, count = held_out_loss(model, dev, args.share)
+    nats = nats_total / count
     words = words_per_token(dev, tokenizer)
     result = {"dev_nats_per_token": nats, "dev_perplexity_per_word": math.exp(nats / words)}
     print(json.dumps({**result, "assistant_tokens": count, "words_per_token": words}))

@@ -5,7 +5,7 @@ Matrices are trained by Muon, embeddings and norms by AdamW; the learning rate w
 and then decays linearly to zero. `--out` holds the newest checkpoint (a run started again goes
 on from it), `log.jsonl`, and at the end the bf16 model with its tokenizer.
 
-    python train.py --data build/concierge --out build/concierge/run --steps 560
+    python train.py --data build/concierge --out build/concierge/run --steps 1100
 """
 
 import argparse
@@ -198,7 +198,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", type=Path, required=True, help="folder prepare.py wrote")
     parser.add_argument("--out", type=Path, required=True, help="checkpoint, log and model")
-    parser.add_argument("--steps", type=int, default=560, help="optimiser steps")
+    parser.add_argument("--steps", type=int, default=1100, help="optimiser steps")
     parser.add_argument("--batch-tokens", type=int, default=8192, help="padded tokens a step")
     parser.add_argument("--muon-lr", type=float, default=4e-3, help="peak rate of the matrices")
     parser.add_argument("--adam-lr", type=float, default=3e-3, help="peak rate of the rest")

@@ -76,7 +76,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add(
         "--masks",
         type=int,
-        default=3,
+        default=6,
         help="mask tokens: the depth of drafts (default: %(default)s)",
     )
     add(

@@ -98,7 +98,7 @@ def test_hits_count_only_where_smaller_depths_were_among_the_candidates(
 
 
 def test_export_writes_an_adapter_that_loads_and_a_card_with_the_results(tmp_path: Path) -> None:
-    recipe = TuningRecipe(num_prompts=4)
+    recipe = TuningRecipe(num_prompts=4, num_masks=3)
     prompt_kv = torch.randn(tiny.LAYERS, 2, tiny.KV_HEADS, 4, tiny.HEAD_DIM, requires_grad=True)
     masks = torch.randn(3, tiny.HIDDEN, requires_grad=True)
     profile = HitProfile([[0.512, 0.1]] * 3, [4, 3, 2])

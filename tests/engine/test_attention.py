@@ -64,11 +64,15 @@ def batch(store: KVStorage) -> ForwardBatch:
         (Scope(window=6), None, True),
     ],
 )
+@pytest.mark.parametrize("alone", [False, True])
 def test_the_fast_backend_agrees_with_the_oracle(
-    kv_heads: int, scope: Scope, softcap: float | None, sinks: bool
+    kv_heads: int, scope: Scope, softcap: float | None, sinks: bool, alone: bool
 ) -> None:
     store = storage(kv_heads)
     rows = batch(store)
+    if alone:
+        plan = SegmentPlan([], TreeTopology.root(0).fill(1), 9, [7, 3, 5], 1)
+        rows = ForwardBatch.build([plan], BLOCK, store.scratch_block, 3, 2048)
     extra = torch.randn(HEADS) if sinks else None
     call = LayerCall(1, DIM**-0.5, scope, softcap, extra)
     query = torch.randn(rows.num_rows, HEADS, DIM)

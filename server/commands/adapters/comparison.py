@@ -57,18 +57,12 @@ def prompts_of(file: Path | None, count: int) -> list[Conversation]:
 
 def load_model(folder: Path, device: str, dtype: str) -> LoadedModel:
     """The base model; raises UnsupportedModel, with the reason, where it cannot be loaded."""
-    from safetensors import SafetensorError
     from transformers.utils import logging
 
-    from engine.errors import UnsupportedModel
     from engine.model import loader
 
     logging.disable_progress_bar()
-    try:
-        return loader.load_model(folder, device, dtype)
-    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise UnsupportedModel(f"{folder} cannot be loaded: {reason}") from error
+    return loader.load_model(folder, device, dtype)
 
 
 def encoded(model: Path, conversations: Sequence[Conversation]) -> list[list[int]]:
