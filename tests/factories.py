@@ -24,7 +24,7 @@ from engine.request import Request, RequestOutput, SamplingParams
 
 INTERFACE = [
     *("Llama", "Qwen2", "Qwen3", "Mistral", "Gemma2", "Gemma3Text", "Phi3", "GPTNeoX"),
-    *("OPT", "GPT2", "Granite", "Olmo2", "Llama4Text"),
+    *("OPT", "GPT2", "Granite", "Olmo2", "Llama4Text", "Mixtral", "Qwen3Moe"),
 ]
 MASK = ["Falcon", "GPTJ"]
 

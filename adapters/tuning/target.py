@@ -19,8 +19,10 @@ from torch.nn import functional
 from transformers import AttentionInterface
 
 from adapters.errors import AdapterError
+from adapters.projection import project
 
 NAME = "bita_tuning"
+ROWS_AT_ONCE = 4096
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +102,8 @@ def _attend(layer: _Layer, query: Tensor, key: Tensor, value: Tensor, seen: Tens
     share = query.shape[1] // key.shape[1]
     key, value = (t.repeat_interleave(share, dim=1) for t in (key, value))
     scores = layer.softcap * torch.tanh(query @ key.mT * layer.scaling / layer.softcap)
-    return scores.masked_fill(~seen, float("-inf")).softmax(dim=-1) @ value
+    scores = scores.masked_fill(~seen, float("-inf"))
+    return scores.softmax(dim=-1, dtype=torch.float32).to(value.dtype) @ value
 
 
 def _attention(
@@ -130,6 +133,8 @@ AttentionInterface.register(NAME, _attention)
 class TargetModel:
     """A frozen causal LM; to restore the model's own attention when done is the caller's affair.
 
+    device, dtype: of what its embedding returns, which is what it computes in. Its weights may be
+    of any other kind: nothing here looks at them.
     Raises AdapterError where the model does not use transformers' attention interface, or asks
     more of attention than windows and capped scores.
     """
@@ -137,18 +142,37 @@ class TargetModel:
     def __init__(self, model: Any) -> None:
         model.requires_grad_(False).eval().set_attn_implementation(NAME)
         self.model = model
+        self.config = model.config.get_text_config()
         self.embedding: nn.Module = model.get_input_embeddings()
         self.head: nn.Module = model.get_output_embeddings()
-        chunks = "chunked_attention" in (getattr(model.config, "layer_types", None) or ())
+        weights = (*self.embedding.parameters(), *self.embedding.buffers())
+        self.device: torch.device = weights[0].device
+        self.dtype = self._embedded(torch.zeros(1, dtype=torch.int64)).dtype
+        chunks = "chunked_attention" in (getattr(self.config, "layer_types", None) or ())
         if chunks or not self.context(torch.zeros(1, 1, dtype=torch.int64)).keys:
             raise AdapterError(
                 f"{model.config.model_type} cannot be tuned: its attention is its own"
             )
 
-    @property
-    def device(self) -> torch.device:
-        """Where the model lies."""
-        return self.embedding.weight.device  # type: ignore[return-value]
+    def _embedded(self, token_ids: Tensor) -> Tensor:
+        with torch.no_grad():
+            embedded: Tensor = self.embedding(token_ids.to(self.device))
+        return embedded
+
+    def token_statistics(self) -> tuple[Tensor, float]:
+        """Mean over the vocabulary, float32 `[hidden]` on the CPU, and spread of all its values.
+
+        In the space of `inputs_embeds`: some families scale rows when they look them up.
+        """
+        total, squares, count = torch.zeros(0), 0.0, self.config.vocab_size
+        for first in range(0, count, ROWS_AT_ONCE):
+            rows = self._embedded(torch.arange(first, min(first + ROWS_AT_ONCE, count))).float()
+            sums = rows.sum(dim=0).cpu()
+            total = total + sums if len(total) else sums
+            squares += float(rows.double().square().sum())
+        mean, width = total / count, len(total)
+        variance = squares / (count * width) - float(mean.double().mean()) ** 2
+        return mean, max(0.0, variance) ** 0.5
 
     @torch.no_grad()
     def context(self, token_ids: Tensor) -> Context:
@@ -185,4 +209,4 @@ class TargetModel:
 
     def project(self, hidden: Tensor) -> Tensor:
         """Logits of final hidden states, float32 `[..., vocab]`; gradients reach the states."""
-        return self.head(hidden).float()
+        return project(self.head, self.config, hidden)

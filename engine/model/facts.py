@@ -18,6 +18,7 @@ UNBOUNDED = 1 << 30
 class ModelFacts:
     """Shapes of the KV cache and the longest position.
 
+    hidden_size: of embeddings and final hidden states; the small OPT models are wider inside.
     max_positions: positions the model was made for, UNBOUNDED where the configuration names none.
     """
 
@@ -41,7 +42,7 @@ def model_facts(config: Any) -> ModelFacts:
         num_layers=config.num_hidden_layers,
         num_kv_heads=_kv_heads(config, heads),
         head_dim=head_dim,
-        hidden_size=config.hidden_size,
+        hidden_size=getattr(config, "word_embed_proj_dim", None) or config.hidden_size,
         vocab_size=config.vocab_size,
         max_positions=getattr(config, "max_position_embeddings", None) or UNBOUNDED,
     )

@@ -64,7 +64,9 @@ def load_model(folder: str | Path, device: str = "auto", dtype: str = "auto") ->
         )
     if missing := sorted(info["missing_keys"]):  # transformers would go on with random numbers
         raise UnsupportedModel(f"{folder} lacks {len(missing)} weights, the first {missing[0]}")
-    model.requires_grad_(False).eval().to(where)
+    model.requires_grad_(False).eval()
+    if getattr(model, "hf_quantizer", None) is None:  # a quantiser puts weights where they belong
+        model.to(where)
     if where.type == "cpu" and precision is torch.float32:
         lay_out_weights(model)
     return LoadedModel(
@@ -122,9 +124,10 @@ def lay_out_weights(model: nn.Module) -> None:
 
     float32 products of few rows run 1.3 to 8 times faster so on CPU (`benchmarks/linears.py`).
     A head tied to the embedding gets a copy of its own: looking rows up wants them contiguous.
+    Quantisers' layers, subclasses with packed weights, are left alone.
     """
     for module in model.modules():
-        if isinstance(module, nn.Linear):
+        if type(module) is nn.Linear and module.weight.is_floating_point():
             major = module.weight.detach().t().contiguous().t()
             module.weight = nn.Parameter(major, requires_grad=False)
 

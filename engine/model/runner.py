@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from adapters.projection import project
 from engine.attention.interface import AttentionStep, attention_step
 from engine.attention.mask_route import MaskedStepCache
 from engine.attention.sdpa import SdpaStep
@@ -46,9 +48,10 @@ class ModelRunner:
         self.model, self.storage, self.route, self.backend = model, storage, route, backend
         self.embed: nn.Module = model.get_input_embeddings()
         self.head: nn.Module = model.get_output_embeddings()
+        self.config = model.config.get_text_config()
         self.device = storage.keys.device
         self.max_masks = max_masks
-        width = self.embed.weight.shape[1]
+        width = self.embed(torch.zeros(1, dtype=torch.int64, device=self.device)).shape[-1]
         self.mask_embeddings = torch.zeros(
             adapter_slots * max_masks, width, dtype=storage.keys.dtype, device=self.device
         )
@@ -57,7 +60,14 @@ class ModelRunner:
         # Heads call their trunk by different names; Llama 4's says it is its own base model.
         names = (model.get_decoder(), model.base_model, getattr(model, "model", None))
         trunk = next(module for module in names if module not in (None, model))
-        trunk.register_forward_hook(self._keep_hidden)
+        # The model outlives its runners, and must not keep their KV alive.
+        keep = weakref.WeakMethod(self._keep_hidden)
+
+        def hook(module: nn.Module, inputs: Any, output: Any) -> None:
+            if method := keep():
+                method(module, inputs, output)
+
+        weakref.finalize(self, trunk.register_forward_hook(hook).remove)
 
     def set_adapter(self, slot: int, prompt_kv: Tensor, mask_embeddings: Tensor) -> None:
         """Put an adapter into a slot.
@@ -97,11 +107,8 @@ class ModelRunner:
 
     @torch.inference_mode()
     def project(self, hidden: Tensor) -> Tensor:
-        """Output projection of mask rows, float32 `[rows, vocab]`.
-
-        Families that cap or scale their logits do it monotonically: the ranking is the same.
-        """
-        return self.head(hidden).float()
+        """Logits of mask rows, float32 `[rows, vocab]`."""
+        return project(self.head, self.config, hidden)
 
     def _keep_hidden(self, _: nn.Module, __: Any, output: Any) -> None:
         self._hidden = output[0][0]

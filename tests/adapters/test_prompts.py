@@ -37,28 +37,128 @@ def test_load_reads_both_forms_and_equal_lines_once(tmp_path: Path) -> None:
     assert load(tmp_path / "prompts.jsonl.gz") == expected
 
 
-@pytest.mark.parametrize(
-    "line",
-    [
-        "{",
-        "[]",
-        "7",
-        '"prompt"',
-        "{}",
-        '{"messages": []}',
-        '{"messages": [{}]}',
-        '{"messages": 3}',
-        '{"messages": ["role"]}',
-    ],
-)
-def test_load_names_the_line_that_is_neither(tmp_path: Path, line: str) -> None:
+def said(*turns: str) -> Conversation:
+    """A conversation of user, assistant, user ..."""
+    speakers = ("user", "assistant")
+    return Conversation(
+        [{"role": speakers[i % 2], "content": text} for i, text in enumerate(turns)]
+    )
+
+
+FORMS: list[tuple[dict[str, Any], Conversation]] = [
+    ({"messages": [USER]}, said("10")),
+    ({"prompt": "def f():", "task_id": "HumanEval/0", "test": "..."}, said("def f():")),
+    ({"prompt": [USER], "completion": "..."}, said("10")),
+    ({"question_id": 81, "category": "writing", "turns": ["a", "b"]}, said("a", "", "b")),
+    ({"question_id": 82, "turns": ["a"]}, said("a")),
+    ({"question": "How many?", "answer": "#### 3"}, said("How many?")),
+    ({"instruction": "Add.", "input": "1, 2", "response": "3"}, said("Add.\n\n1, 2")),
+    ({"instruction": "Sing.", "input": "", "output": "la"}, said("Sing.")),
+    ({"instruction": "Sing."}, said("Sing.")),
+    (
+        {
+            "id": "x",
+            "conversations": [{"from": "human", "value": "a"}, {"from": "gpt", "value": "b"}],
+        },
+        said("a", "b"),
+    ),
+    (
+        {"conversations": [{"from": "system", "value": "s"}, {"from": "user", "value": "a"}]},
+        Conversation([{"role": "system", "content": "s"}, {"role": "user", "content": "a"}]),
+    ),
+    # Of several forms the fuller one counts.
+    ({"prompt": "a", "messages": [USER]}, said("10")),
+    ({"question": "q", "instruction": "i"}, said("i")),
+]
+
+
+@pytest.mark.parametrize("name", ["p.jsonl", "p.jsonl.gz", "p.json", "p.json.gz"])
+def test_all_forms_load_from_lines_and_arrays_packed_and_not(tmp_path: Path, name: str) -> None:
+    records = [record for record, _ in FORMS]
+    array = json.dumps(records, indent=2)
+    lines = "\n".join(json.dumps(record) for record in records)
+    content = (lines if ".jsonl" in name else array).encode()
+    (tmp_path / name).write_bytes(gzip.compress(content) if name.endswith(".gz") else content)
+    loaded = load(tmp_path / name)
+    unique = [c for i, (_, c) in enumerate(FORMS) if c not in [d for _, d in FORMS[:i]]]
+    assert loaded == unique
+
+
+def test_an_array_is_told_from_lines_by_what_it_holds(tmp_path: Path) -> None:
+    (tmp_path / "p.jsonl").write_text('\n [{"prompt": "a"},\n {"prompt": "b"}]')
+    (tmp_path / "p.json").write_text('{"prompt": "a"}\r\n{"prompt": "b"}\r\n')
+    assert load(tmp_path / "p.jsonl") == load(tmp_path / "p.json") == [said("a"), said("b")]
+    # Characters that end lines elsewhere do not end them in JSON Lines; a byte order mark is none.
+    (tmp_path / "u.jsonl").write_text('\ufeff{"prompt": "a\u2028b"}', encoding="utf-8")
+    assert load(tmp_path / "u.jsonl") == [said("a\u2028b")]
+
+
+BROKEN = [
+    "{",
+    "7",
+    '"prompt"',
+    "null",
+    "{}",
+    '{"text": "a"}',
+    '{"messages": []}',
+    '{"messages": [{}]}',
+    '{"messages": 3}',
+    '{"messages": ["role"]}',
+    '{"messages": [{"role": "user", "content": 3}]}',
+    '{"messages": [{"role": "user", "content": "a"}], "tools": {}}',
+    '{"prompt": ""}',
+    '{"prompt": null}',
+    '{"prompt": 7}',
+    '{"prompt": "\\ud800"}',
+    '{"turns": []}',
+    '{"turns": "a"}',
+    '{"turns": ["a", ""]}',
+    '{"instruction": ["a"]}',
+    '{"instruction": "a", "input": 7}',
+    '{"question": " "}',
+    '{"conversations": [{"from": "nobody", "value": "a"}]}',
+    '{"conversations": [{"role": "user", "content": "a"}]}',
+]
+
+
+@pytest.mark.parametrize("line", ["[]", *BROKEN])
+def test_load_names_the_line_that_has_no_form(tmp_path: Path, line: str) -> None:
     (tmp_path / "p.jsonl").write_text(f'{{"prompt": "a"}}\n{line}\n')
-    with pytest.raises(AdapterError, match=r"p\.jsonl, line 2"):
+    with pytest.raises(AdapterError, match=r"p\.jsonl, line 2: ") as error:
         load(tmp_path / "p.jsonl")
+    assert "\n" not in str(error.value)
 
 
-def test_load_refuses_a_file_without_prompts(tmp_path: Path) -> None:
-    (tmp_path / "p.jsonl").write_text("\n\n")
+@pytest.mark.parametrize("item", BROKEN[1:])
+def test_load_names_the_item_that_has_no_form(tmp_path: Path, item: str) -> None:
+    (tmp_path / "p.json").write_text(f'[\n  {{"prompt": "a"}},\n  {item}\n]\n')
+    with pytest.raises(AdapterError, match=r"p\.json, item 2: "):
+        load(tmp_path / "p.json")
+
+
+def test_load_names_the_line_where_an_array_breaks_off(tmp_path: Path) -> None:
+    (tmp_path / "p.json").write_text('[\n  {"prompt": "a"},\n  {"prompt": "b"\n')
+    with pytest.raises(AdapterError, match=r"p\.json, line 4: no JSON"):
+        load(tmp_path / "p.json")
+
+
+def test_files_that_cannot_be_read_are_named(tmp_path: Path) -> None:
+    packed = gzip.compress(b'{"prompt": "a"}' * 50)
+    (tmp_path / "cut.jsonl.gz").write_bytes(packed[:-12])
+    (tmp_path / "bits.jsonl.gz").write_bytes(packed[:20] + b"\xff" * 9 + packed[29:])
+    (tmp_path / "latin.jsonl").write_bytes(b'{"prompt": "\xe4"}')
+    for name in ("cut.jsonl.gz", "bits.jsonl.gz", "latin.jsonl"):
+        with pytest.raises(AdapterError, match=f"{name} cannot be read"):
+            load(tmp_path / name)
+    with pytest.raises(AdapterError, match="gone does not exist"):
+        load(tmp_path / "gone")
+    with pytest.raises(AdapterError, match="is no file"):
+        load(tmp_path)
+
+
+@pytest.mark.parametrize("text", ["", "\n\n", "[]"])
+def test_load_refuses_a_file_without_prompts(tmp_path: Path, text: str) -> None:
+    (tmp_path / "p.jsonl").write_text(text)
     with pytest.raises(AdapterError, match="no prompts"):
         load(tmp_path / "p.jsonl")
 

@@ -7,9 +7,10 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
-from transformers import DynamicCache
+from transformers import AutoModelForCausalLM, DynamicCache
 
 from adapters.errors import AdapterError
+from adapters.tuning import target as module
 from adapters.tuning.layout import MaskGroups, Sample, mask_groups
 from adapters.tuning.target import TargetModel
 from tests import factories
@@ -28,6 +29,8 @@ FAMILIES = [
     "GPT2",
     "Granite",
     "Olmo2",
+    "Mixtral",
+    "Qwen3Moe",
 ]
 MASKS, PROMPTS = 3, 4
 TEXT, ANCHORS = 30, [5, 6, 13, 22, 27]
@@ -118,7 +121,7 @@ def test_two_phases_equal_one_dense_pass(architecture: str) -> None:
         target.masks(context, embeddings, groups.positions, groups.visible, prompt_kv)
     )
     hidden = dense(model, text, groups, embeddings, prompt_kv)
-    expected = target.head(hidden[:, TEXT:])
+    expected = target.project(hidden[:, TEXT:])
     scale = float(expected.abs().max())
     assert torch.allclose(logits / scale, expected / scale, atol=1e-5)
     assert (logits.argmax(-1) == expected.argmax(-1)).all()
@@ -150,6 +153,61 @@ def test_context_is_the_stock_models_cache(architecture: str) -> None:
     for layer, (key, value) in enumerate(zip(context.keys, context.values, strict=True)):
         assert torch.allclose(key, cache.layers[layer].keys, atol=1e-5)
         assert torch.allclose(value, cache.layers[layer].values, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("architecture", "setting"),
+    [
+        ("Llama", {}),
+        ("Granite", {"logits_scaling": 8.0}),
+        ("Gemma2", {"final_logit_softcapping": 0.5}),
+        ("Cohere", {"logit_scale": 0.25}),
+    ],
+)
+@torch.no_grad()
+def test_logits_are_scaled_and_capped_as_the_model_does(
+    architecture: str, setting: dict[str, float]
+) -> None:
+    config = factories.tiny_config(architecture)
+    for name, value in setting.items():
+        assert hasattr(config, name)
+        setattr(config, name, value)
+    model = AutoModelForCausalLM.from_config(config, attn_implementation="eager")
+    ids = torch.tensor([[1, 2, 3]])
+    hidden, logits = model.base_model(ids).last_hidden_state, model(ids).logits
+    assert torch.allclose(TargetModel(model).project(hidden), logits, atol=1e-5)
+
+
+@pytest.mark.parametrize("architecture", ["Llama", "Gemma3Text", "OPT"])
+def test_token_statistics_are_of_what_the_embedding_returns(
+    architecture: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Gemma 3 scales rows as it looks them up; a vocabulary is read in parts."""
+    monkeypatch.setattr(module, "ROWS_AT_ONCE", 50)
+    model = factories.tiny_model(architecture)
+    rows = model.get_input_embeddings()(torch.arange(model.config.vocab_size))
+    mean, spread = TargetModel(model).token_statistics()
+    assert torch.allclose(mean, rows.mean(dim=0), atol=1e-6)
+    assert spread == pytest.approx(float(rows.std()), rel=1e-2)
+
+
+def test_weights_of_any_kind_are_never_looked_at() -> None:
+    """Quantised trunks: embedding, layers and head keep integers and compute in bfloat16."""
+    model = tiny.quantised(tiny.llama().bfloat16())
+    target = TargetModel(model)
+    assert target.dtype == torch.bfloat16
+    mean, spread = target.token_statistics()
+    assert mean.shape == (tiny.HIDDEN,)
+    assert spread > 0
+    context = target.context(torch.tensor([[1, 2, 3]]))
+    assert context.keys[0].dtype == torch.bfloat16
+    prompt_kv = torch.zeros(tiny.LAYERS, 2, tiny.KV_HEADS, 1, tiny.HEAD_DIM, requires_grad=True)
+    rows = torch.randn(1, 2, tiny.HIDDEN, dtype=torch.bfloat16)
+    positions, visible = torch.tensor([[3, 4]]), torch.ones(1, 2, 5, dtype=torch.bool)
+    hidden = target.masks(context, rows, positions, visible, prompt_kv)
+    target.project(hidden).square().sum().backward()
+    assert prompt_kv.grad is not None
+    assert prompt_kv.grad.dtype == torch.float32
 
 
 @torch.no_grad()

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
+from torch import Tensor, nn
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from adapters.format import BaseShape
@@ -38,6 +39,34 @@ def llama(seed: int = 0) -> Any:
         max_position_embeddings=256,
     )
     return LlamaForCausalLM(config).eval().requires_grad_(False)
+
+
+class Rounded(nn.Module):
+    """A layer that keeps integers and a step size a row, as quantisers do: its weight is no float.
+
+    lookup: an embedding; otherwise a linear layer without bias.
+    """
+
+    def __init__(self, weight: Tensor, lookup: bool) -> None:
+        super().__init__()
+        step = weight.float().abs().amax(dim=1, keepdim=True) / 127
+        self.register_buffer("weight", (weight.float() / step).round().to(torch.int8))
+        self.register_buffer("step", step.to(weight.dtype))
+        self.lookup = lookup
+
+    def forward(self, x: Tensor) -> Tensor:
+        weight = self.weight.to(self.step.dtype) * self.step
+        return weight[x] if self.lookup else x @ weight.T
+
+
+def quantised(model: Any) -> Any:
+    """The model with every linear layer and its embedding in 8 bit integers."""
+    for module in list(model.modules()):
+        for name, child in module.named_children():
+            if isinstance(child, nn.Linear | nn.Embedding):
+                lookup = isinstance(child, nn.Embedding)
+                setattr(module, name, Rounded(child.weight.detach(), lookup))
+    return model
 
 
 @torch.no_grad()

@@ -387,7 +387,8 @@ def test_verify_without_a_chat_template_continues_texts(
         (b"", "holds no prompts"),
         (b"{", "line 1"),
         (b"\xff\xfe", "cannot be read"),
-        (b'{"prompt": ""}', "no prompt left"),
+        (b'{"prompt": ""}', "line 1: prompt must be a text"),
+        (b'{"prompt": "' + b"a" * 5000 + b'"}', "no prompt left"),
     ],
 )
 def test_prompts_that_are_none_are_refused(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -42,17 +41,13 @@ def prompts_of(file: Path | None, count: int) -> list[Conversation]:
 
     Raises AdapterError where the file is not one of prompts.
     """
-    from adapters.errors import AdapterError
     from adapters.tuning import prompts
     from server.commands.adapters.questions import QUESTIONS
 
     if file is None:
         asked = QUESTIONS[:count]
         return [prompts.Conversation([{"role": "user", "content": q}]) for q in asked]
-    try:
-        return prompts.load(file)[:count]
-    except (UnicodeDecodeError, EOFError, zlib.error) as error:
-        raise AdapterError(f"{file} cannot be read: {error}") from error
+    return prompts.load(file)[:count]
 
 
 def load_model(folder: Path, device: str, dtype: str) -> LoadedModel:
