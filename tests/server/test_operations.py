@@ -81,8 +81,8 @@ async def test_the_engines_counters_are_read_when_scraped(
 ) -> None:
     stats = EngineStats(num_running=2, kv_cache_usage=0.5, num_forwards=4, step_seconds=0.25)
     stats.rows["mask"] = 9
-    stats.speculation.add(drafted=5, accepted=2)
-    stats.speculation.add(drafted=0, accepted=0)
+    stats.speculation.add(drafted=[1, 1, 3, 4, 4], accepted=[1, 3])
+    stats.speculation.add(drafted=[], accepted=[])
     client.stats = stats
     found = await samples(http)
     assert found["vllm:num_requests_running", ()] == 2
