@@ -207,7 +207,7 @@ class Engine:
             (*self.loaded.eos_token_ids, *params.stop_token_ids),
         )
         positions = [len(sequence.token_ids) + depth for depth in tree.topology.depths]
-        return choose(logits, params, sequence.seed, positions)
+        return choose(logits, params, sequence.seed, positions, sequence.noise)
 
     def _commit(
         self, scheduled: list[Scheduled], batch: ForwardBatch, accepted: list[Acceptance | None]

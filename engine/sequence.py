@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from enum import Enum, auto
 
+from torch import Tensor
+
 from engine.adapter_registry import LoadedAdapter
 from engine.request import FinishReason, Request, SpecReceipt
 from engine.speculation.drafter import Chain, Drafter
@@ -28,7 +30,7 @@ class Sequence:
     block_table: KV blocks, in order. block_hashes: of its full blocks, as far as computed.
     draft: the next tree, if anything was drafted for it.
     adapter: the one that drafts, None for none. drafters: other sources of drafts.
-    seed: key of the sampling noise.
+    seed: key of the sampling noise. noise: what is drawn of it for tokens to come, by position.
     """
 
     request: Request
@@ -36,6 +38,7 @@ class Sequence:
     adapter: LoadedAdapter | None
     max_tokens: int
     drafters: list[Drafter] = field(default_factory=list)
+    noise: dict[int, Tensor] = field(default_factory=dict)
     token_ids: list[int] = field(default_factory=list)
     num_prompt_tokens: int = 0
     num_computed_tokens: int = 0

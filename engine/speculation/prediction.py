@@ -1,7 +1,7 @@
 """The client's `prediction`: how far the output follows it, and where it goes on in it.
 
-Where the two part, the output is looked for again ahead in the prediction, by its last tokens.
-Until two of them agree, the likeliest guesses are that as many tokens were replaced as have come
+Where the two part, the output is looked for again in the prediction, by its last tokens. Until
+enough of them agree, the likeliest guesses are that as many tokens were replaced as have come
 since, or that they were put in between.
 
 Torch-free: the server counts the prediction's tokens with it too.
@@ -21,8 +21,8 @@ START = 4
 """The beginnings of both texts count as an agreement of so many tokens."""
 
 CERTAIN = 2
-WINDOW = 1024
-PLACES = 32
+AHEAD, BEHIND = 1024, 128
+PLACES = 16
 LONGEST = 8
 GUESSES = 16
 
@@ -30,14 +30,17 @@ GUESSES = 16
 class Alignment:
     """A predicted text beside the growing output.
 
-    accepted: predicted tokens that the output has, in order, in runs of at least `CERTAIN`.
+    accepted: predicted tokens that the output has, each counted once, in runs long enough not to
+    be chance.
     """
 
     def __init__(self, predicted: Sequence[int]) -> None:
         self.accepted = 0
         self._predicted = list(predicted)
-        self._at, self._agreed = 0, START
-        # Where they last agreed for certain, and how many tokens were emitted since.
+        self._seen = bytearray(len(self._predicted))
+        # Where the output goes on, how many tokens before that agree, and how many would have to.
+        self._at, self._agreed, self._needed = 0, START, CERTAIN
+        # Where it last went on for certain, and how many tokens were emitted since.
         self._certain, self._since = 0, 0
         self._recent: deque[int] = deque(maxlen=LONGEST)
 
@@ -54,15 +57,18 @@ class Alignment:
             if self._at < len(self._predicted) and self._predicted[self._at] == token:
                 self._at, self._agreed = self._at + 1, self._agreed + 1
             else:
-                self._at, self._agreed = self._found(token)
-            if self._agreed >= CERTAIN:
-                self.accepted += min(self._agreed, self._at - self._certain, self._since)
-                self._certain, self._since = self._at, 0
+                self._at, self._agreed, self._needed = self._found(token)
+            if self._agreed >= self._needed:
+                first = max(0, self._at - min(self._agreed, self._since))
+                run = self._at - first
+                self.accepted += run - sum(self._seen[first : self._at])
+                self._seen[first : self._at] = b"\1" * run
+                self._certain, self._since, self._needed = self._at, 0, CERTAIN
 
     def matches(self, limit: int) -> list[Match]:
         """As `Finder.matches`: the place found, and guesses while it is not certain."""
-        places = {self._at: self._agreed}
-        if self._agreed < CERTAIN and self._since <= GUESSES:
+        places = {self._at: max(0, self._agreed - (self._needed - CERTAIN))}
+        if self._agreed < self._needed and self._since <= GUESSES:
             places.setdefault(self._certain + self._since, 0)
             places.setdefault(self._certain, 0)
         return [
@@ -71,21 +77,37 @@ class Alignment:
             if place < len(self._predicted)
         ]
 
-    def _found(self, token: int) -> tuple[int, int]:
-        """The place after the nearest longest agreement ahead, and how many tokens agree."""
-        predicted = self._predicted
-        at, agreed = self._certain + self._since, 0
-        place, end = self._certain - 1, self._certain + WINDOW
-        for _ in range(PLACES):
-            try:
-                place = predicted.index(token, place + 1, end)
-            except ValueError:
-                break
-            length = 0
-            for emitted in self._recent:
-                if length > place or predicted[place - length] != emitted:
+    def _found(self, token: int) -> tuple[int, int, int]:
+        """The likeliest place to go on, how many tokens agree there, and how many should.
+
+        The further a place lies from where the texts parted, the more tokens must agree before
+        it is believed: somewhere in a long text any two tokens come again.
+        """
+        best = self._certain + self._since, 0, CERTAIN
+        ahead = (self._certain, self._certain + AHEAD)
+        behind = (max(0, self._certain - BEHIND), self._certain)
+        for first, end in (ahead, behind):
+            place = first - 1
+            for _ in range(PLACES):
+                try:
+                    place = self._predicted.index(token, place + 1, end)
+                except ValueError:
                     break
-                length += 1
-            if length > agreed:
-                at, agreed = place + 1, length
-        return at, agreed
+                agreed, needed = self._agreement(place), self._needed_at(place + 1)
+                if agreed - needed > best[1] - best[2]:
+                    best = place + 1, agreed, needed
+        return best
+
+    def _agreement(self, place: int) -> int:
+        """How many of the last tokens agree with those up to `place`."""
+        length = 0
+        for emitted in self._recent:
+            if length > place or self._predicted[place - length] != emitted:
+                break
+            length += 1
+        return length
+
+    def _needed_at(self, at: int) -> int:
+        """Two tokens where as many or fewer were left out as have come, more further away."""
+        distance = max(at - self._certain - self._since, self._certain - at, 0)
+        return CERTAIN + distance.bit_length() // 2
