@@ -15,6 +15,7 @@ from engine.cache.block_pool import BlockPool
 from engine.cache.storage import KVStorage
 from engine.config import EngineConfig
 from engine.errors import ContextLengthExceeded, RequestError
+from engine.model.compiled import compile_trunk, warm_up
 from engine.model.loader import LoadedModel
 from engine.model.runner import ModelOutput, ModelRunner
 from engine.request import FinishReason, Request, RequestOutput
@@ -64,11 +65,13 @@ class Engine:
             device=loaded.device,
         )
         self.runner = ModelRunner(loaded.model, storage, loaded.route, slots, room.masks)
+        if config.compile:
+            compile_trunk(loaded.model, loaded.route)
+            warm_up(self.runner)
         self.adapters = AdapterRegistry(room, self.runner.set_adapter)
         self.cost: StepCostModel | None = None
         if config.tree == "auto" and room.slots:
-            most = config.max_num_batched_tokens
-            self.cost = step_cost(self.runner, loaded, self.max_model_len, most)
+            self.cost = step_cost(self.runner, loaded, config, self.max_model_len)
         for name, adapter in adapters.items():
             self.adapters.load(name, self.prepare(adapter), config.adapters.get(name, ""))
         self.scheduler = Scheduler(config, BlockPool(num_blocks, config.block_size), self._plan)

@@ -11,16 +11,15 @@ import json
 import logging
 import os
 import platform
-from collections.abc import Callable
 from pathlib import Path
 
 import torch
 
-from engine.batch import ForwardBatch, SegmentPlan
+from engine.config import EngineConfig
 from engine.model.loader import LoadedModel
 from engine.model.runner import ModelRunner
+from engine.model.trial import trial_forward
 from engine.speculation.cost import StepCostModel, measure
-from engine.speculation.tree import TreeTopology
 
 CONTEXT = 256
 """Committed tokens of the sequence that is timed."""
@@ -29,27 +28,28 @@ log = logging.getLogger("bita.engine")
 
 
 def step_cost(
-    runner: ModelRunner, loaded: LoadedModel, max_positions: int, max_rows: int
+    runner: ModelRunner, loaded: LoadedModel, config: EngineConfig, max_positions: int
 ) -> StepCostModel:
-    """The curve kept on disk, or a new one of up to `max_rows` rows, kept if that can be.
+    """The curve kept on disk, or a new one of all sizes a step may have, kept if that can be.
 
     max_positions: tokens a sequence may have, the rows that are timed included.
     """
     past = min(CONTEXT, max_positions // 2)
-    max_rows = min(max_rows, max_positions - past)
+    max_rows = min(config.max_num_batched_tokens, max_positions - past)
     facts = {
         "model": json.loads(loaded.model.config.to_json_string(use_diff=False)),
         "dtype": str(loaded.dtype),
         "device": device_name(loaded.device),
         "torch": torch.__version__,
         "route": loaded.route.value,
+        "compile": config.compile,
         "max_rows": max_rows,
     }
     key = hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode()).hexdigest()[:16]
     file = curve_folder() / f"{key}.json"
     curve = _read(file)
     if curve is None:
-        curve = measure(_forward(runner, past), max_rows)
+        curve = measure(trial_forward(runner, past), max_rows)
         _write(file, curve)
     return curve
 
@@ -73,22 +73,6 @@ def device_name(device: torch.device) -> str:
     names = info.read_text().partition("model name")[2] if info.exists() else ""
     name = names.partition("\n")[0].strip("\t :") or platform.machine()
     return f"{name}, {torch.get_num_threads()} of {os.cpu_count()} cores"
-
-
-def _forward(runner: ModelRunner, past: int) -> Callable[[int], None]:
-    """A forward of so many rows of one sequence with `past` committed tokens, waited for."""
-    storage = runner.storage
-    blocks = list(range(-(-past // storage.block_size)))
-
-    def forward(rows: int) -> None:
-        tree = TreeTopology((*range(-1, rows - 1),), (0,) * rows, (0,) * rows)
-        plan = SegmentPlan([], tree.fill_with(0), past, blocks, 0)
-        batch = ForwardBatch.build(
-            [plan], storage.block_size, storage.scratch_block, 1, past + rows
-        )
-        runner.execute(batch).logits.argmax(dim=-1).tolist()
-
-    return forward
 
 
 def _read(file: Path) -> StepCostModel | None:
