@@ -122,6 +122,7 @@ def main() -> None:
     parser.add_argument("--dtype", default="auto", help="auto, float32, bfloat16 or float16")
     parser.add_argument("--device", default="auto", help="auto, cpu or cuda")
     parser.add_argument("--tree", default="auto", help="auto, comb, chain or fitted:ROWS")
+    parser.add_argument("--compile", action="store_true", help="compile our model (not generate's)")
     parser.add_argument("--streams", type=int, nargs="+", default=[1, 4, 16])
     parser.add_argument("--conversations", type=int, default=16, help="played in every run")
     parser.add_argument("--rounds", type=int, default=3, help="runs of every side")
@@ -129,7 +130,7 @@ def main() -> None:
 
     loaded = load_model(args.model, args.device, args.dtype)
     adapter = BitaAdapter.load(args.adapter, base_shape(loaded))
-    config = EngineConfig(model=str(args.model), tree=args.tree)
+    config = EngineConfig(model=str(args.model), tree=args.tree, compile=args.compile)
     engine = Engine(config, loaded, {"bita": adapter})
     fast = EngineAnswers(engine)
     plain = EngineAnswers(engine, speculation=False)

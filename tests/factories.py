@@ -116,7 +116,7 @@ def engine(
         "max_num_batched_tokens": 256,
         "kv_cache_memory": 1 << 24,
     }
-    with mock.patch.object(Engine, "_measure_cost", return_value=COST):
+    with mock.patch("engine.engine.step_cost", return_value=COST):
         return Engine(EngineConfig(**{**defaults, **config}), loaded, adapters or {})
 
 
