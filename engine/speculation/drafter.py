@@ -15,7 +15,7 @@ from typing import Protocol
 FLOOR = 0.01
 """A token less likely than this is not proposed."""
 
-PRIOR_WEIGHT = 4.0
+PRIOR_WEIGHT = 3.0
 MEMORY = 0.97
 
 

@@ -25,6 +25,7 @@ AHEAD, BEHIND = 1024, 128
 PLACES = 16
 LONGEST = 8
 GUESSES = 16
+"""Tokens after which it is not guessed any more where an output goes on that agrees nowhere."""
 
 
 class Alignment:
@@ -67,7 +68,9 @@ class Alignment:
 
     def matches(self, limit: int) -> list[Match]:
         """As `Finder.matches`: the place found, and guesses while it is not certain."""
-        places = {self._at: max(0, self._agreed - (self._needed - CERTAIN))}
+        places = {}
+        if self._agreed > 0:
+            places[self._at] = max(0, self._agreed - (self._needed - CERTAIN))
         if self._agreed < self._needed and self._since <= GUESSES:
             places.setdefault(self._certain + self._since, 0)
             places.setdefault(self._certain, 0)

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from engine.speculation.prediction import Alignment
+from engine.speculation.prediction import GUESSES, Alignment
 
 some = settings(max_examples=50, deadline=None)
 texts = st.lists(st.integers(0, 9), max_size=40)
@@ -93,3 +93,12 @@ def test_it_does_not_matter_how_the_output_is_cut_into_steps(
     whole = followed(predicted, output)
     assert stepwise.accepted == whole.accepted
     assert stepwise.matches(5) == whole.matches(5)
+
+
+def test_an_output_that_agrees_nowhere_is_soon_not_guessed_at_any_more() -> None:
+    alignment = followed(TEXT, [*TEXT[:5], *[7] * GUESSES])
+    assert ways_on(alignment)
+    alignment.extend([7])
+    assert not ways_on(alignment)
+    alignment.extend(TEXT[8:14])
+    assert ways_on(alignment) == [TEXT[14:17]]

@@ -131,7 +131,7 @@ def test_a_prediction_that_is_all_wrong_is_soon_left_alone(llama) -> None:  # ty
     request = dataclasses.replace(request, prediction=wrong, drafters={"ngram": False})
     engine = factories.engine(factories.load(model, "Llama"), tree="auto")
     assert factories.run(engine, [request]) == {"0": expected["0"]}
-    assert engine.stats().speculation.drafted_by_source["prediction"] < MAX_TOKENS
+    assert engine.stats().speculation.drafted_by_source["prediction"] < 4 * MAX_TOKENS
 
 
 def test_nothing_is_drafted_beyond_the_last_token_that_may_come(llama) -> None:  # type: ignore[no-untyped-def]
