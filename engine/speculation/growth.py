@@ -10,7 +10,7 @@ Other sources (`drafter`) propose chains, which may be longer than masks reach.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Protocol
 
 from engine.speculation.bita import Parent
@@ -127,12 +127,14 @@ class _Growing:
     """A tree under growth. reached: probability that each node is accepted.
 
     open: depth and chains of the nodes whose children have not been looked at.
+    cut: share of a chain's next token, by the node where the chain became too unlikely.
     """
 
     def __init__(self, root: int, chains: Sequence[Chain], masks: int) -> None:
         self.tokens, self.parents, self.ranks, self.reached = [root], [-1], [0], [1.0]
         self.sources = [0]
         self.open = {0: (0, list(chains))} if chains else {}
+        self.cut: dict[int, float] = {}
         # A chain needs room for the masks behind its end.
         self.most = MAX_ROWS - masks
 
@@ -205,7 +207,7 @@ class _Growing:
                 if reached < threshold or not self.has_room(sources):
                     break
                 self.add(node, rank, token, reached, sources, going_on, depth + 1)
-        sizes = mask_groups(self.parents, self.reached, threshold, promise)
+        sizes = mask_groups(self.parents, self.reached, threshold, promise, self.cut)
         topology = TreeTopology(tuple(self.parents), tuple(self.ranks), sizes)
         return DraftTree(tuple(self.tokens), topology, tuple(self.sources))
 
@@ -216,23 +218,31 @@ class _Growing:
         for token, share in zip(
             chain.tokens[depth : depth + room], chain.shares[depth : depth + room], strict=True
         ):
-            reached *= share
-            if reached < threshold:
+            if reached * share < threshold:
+                self.cut[node] = share
                 break
+            reached *= share
             node = self.add(node, 0, token, reached, chain.source, [], depth)
 
 
 def mask_groups(
-    parents: Sequence[int], reached: Sequence[float], threshold: float, promise: Sequence[float]
+    parents: Sequence[int],
+    reached: Sequence[float],
+    threshold: float,
+    promise: Sequence[float],
+    cut: Mapping[int, float] | None = None,
 ) -> tuple[int, ...]:
     """Masks behind every node, given how probable it is that the node is accepted.
 
     What a mask makes possible costs a row of its own a step later: that is taken off.
+    cut: nodes where a chain was cut; in the step after it goes on there, as likely as is said.
     """
     last = list(reached)
     for node, parent in enumerate(parents):
         if parent >= 0:
             last[parent] -= reached[node]
+    for node, share in (cut or {}).items():
+        last[node] *= 1.0 - share
     worth = [
         (share * (chance - threshold), node)
         for node, share in enumerate(last)
