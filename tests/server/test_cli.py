@@ -74,6 +74,22 @@ def test_other_sizes_are_refused(text: str) -> None:
         serve.byte_count(text)
 
 
+@pytest.mark.parametrize(
+    ("given", "drafters"),
+    [([], ("bita", "ngram", "prediction")), (["ngram"], ("ngram",)), ([""], ())],
+    ids=["all", "one", "none"],
+)
+def test_drafters_are_named(tmp_path: Path, given: list[str], drafters: tuple[str, ...]) -> None:
+    flag = ["--drafters", *given] if given else []
+    config = serve.config_of(options("--model", str(tmp_path), *flag))
+    assert config.engine.drafters == drafters
+
+
+def test_an_unknown_drafter_is_refused() -> None:
+    with pytest.raises(argparse.ArgumentTypeError, match="no drafter oracle; there are bita"):
+        serve.drafter_names("bita,oracle")
+
+
 def test_adapters_may_come_and_go_where_somebody_holds_the_admin_key(tmp_path: Path) -> None:
     given = ["--model", str(tmp_path), "--adapter", "a=x"]
     config = serve.config_of(options(*given))
