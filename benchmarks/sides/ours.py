@@ -1,0 +1,56 @@
+"""Our own server: with the adapter, with the client's prediction too, and without either."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+from benchmarks.sessions import Call
+from benchmarks.sides.server import Side
+
+
+def bita(model: Path, adapter: Path, dtype: str, streams: int) -> Side:
+    """The planner with all that drafts, but no prediction."""
+    return Side("bita", _command(model, dtype, streams, "--adapter", f"bita={adapter}"), _body)
+
+
+def prediction(model: Path, adapter: Path, dtype: str, streams: int) -> Side:
+    """The same, told what the answer will be where the workload knows."""
+    command = _command(model, dtype, streams, "--adapter", f"bita={adapter}")
+    return Side("prediction", command, _predicted)
+
+
+def plain(model: Path, dtype: str, streams: int) -> Side:
+    """No adapter, no drafts."""
+    return Side("plain", _command(model, dtype, streams), _undrafted)
+
+
+def _command(model: Path, dtype: str, streams: int, *more: str) -> Any:
+    serve = "import sys; from server.cli import main; sys.exit(main())"
+    options = ["--model", str(model), "--served-model-name", "m", "--dtype", dtype]
+    options += ["--max-num-seqs", str(streams), *more]
+    return lambda port: [sys.executable, "-c", serve, "serve", *options, "--port", str(port)]
+
+
+def _body(call: Call, temperature: float) -> dict[str, Any]:
+    return {
+        "model": "m",
+        "prompt": call.prompt,
+        "max_tokens": call.max_tokens,
+        "ignore_eos": call.ignore_eos,
+        "temperature": temperature,
+        "stream": True,
+        "stream_options": {"include_usage": True},
+    }
+
+
+def _undrafted(call: Call, temperature: float) -> dict[str, Any]:
+    return {**_body(call, temperature), "speculation": {"enabled": False}}
+
+
+def _predicted(call: Call, temperature: float) -> dict[str, Any]:
+    body = _body(call, temperature)
+    if call.prediction is not None:
+        body["prediction"] = {"type": "content", "content": call.prediction}
+    return body
