@@ -43,13 +43,15 @@ class Table:
 
     def print(self) -> None:
         """The table in the terminal."""
-        table = rich.table.Table(title=self.title)
+        table = rich.table.Table()
         for column in self.columns:
             table.add_column(column, justify="right")
         for row in self.rows:
             table.add_row(*row)
         console = Console()
-        Console(width=None if console.is_terminal else WIDTH).print(table)
+        if not console.is_terminal:
+            console = Console(width=WIDTH)
+        console.print(self.title, table, sep="\n")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

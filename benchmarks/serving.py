@@ -131,13 +131,13 @@ def medians(summaries: Sequence[dict[str, Any]]) -> dict[str, Any]:
 
 
 def same_text(one: Sequence[Sequence[Exchange]], other: Sequence[Sequence[Exchange]]) -> list[int]:
-    """How many prompts, asked of both sides, had the same answer; of how many."""
-    answers = {call.prompt: record.text for run in one for call, record in run}
+    """How many prompts, answered by both sides, had the same answer; of how many."""
+    answers = {call.prompt: r.text for run in one for call, r in run if r.error is None}
     both = [
         record.text == answers[call.prompt]
         for run in other
         for call, record in run
-        if call.prompt in answers
+        if call.prompt in answers and record.error is None
     ]
     return [sum(both), len(both)]
 

@@ -12,8 +12,12 @@ from benchmarks.load.measures import Record
 
 
 def http_client(base_url: str) -> httpx.AsyncClient:
-    """A client that never makes a call wait for another, nor for long."""
-    limits = httpx.Limits(max_connections=None, max_keepalive_connections=None)
+    """A client that never makes a call wait for another.
+
+    Every call has a connection of its own: a server may close an idle one just as it is used again,
+    and to retry would hide it.
+    """
+    limits = httpx.Limits(max_connections=None, max_keepalive_connections=0)
     return httpx.AsyncClient(base_url=base_url, limits=limits, timeout=600.0)
 
 

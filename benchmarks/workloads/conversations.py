@@ -6,6 +6,7 @@ google-research-datasets/dstc8-schema-guided-dialogue), which no training here e
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from copy import deepcopy
 from pathlib import Path
@@ -103,6 +104,9 @@ def introduced(messages: Sequence[dict[str, Any]], number: int) -> Messages:
     first = next((m for m in copy if m["role"] == "user"), None)
     if first is not None and isinstance(first.get("content"), str):
         first["content"] = f"Hi, this is {user_name(number)}. {first['content']}"
+    for call in (call for message in copy for call in message.get("tool_calls") or ()):
+        if not isinstance(call["function"]["arguments"], str):  # the API has text here
+            call["function"]["arguments"] = json.dumps(call["function"]["arguments"])
     return copy
 
 
