@@ -16,7 +16,6 @@ import statistics
 import tempfile
 from collections.abc import Sequence
 from contextlib import ExitStack
-from difflib import SequenceMatcher
 from pathlib import Path
 from typing import Any
 
@@ -115,7 +114,6 @@ def measure(
         "sides": {name: medians(each) for name, each in sums.items()},
         "speed_ratio": {f"{best}/{n}": report.ratio(speeds[best], speeds[n]) for n in speeds},
         "same_text": {name: same_text(runs[best], done) for name, done in runs.items()},
-        "predicted_right": predicted_right(runs[best]),
         "errors": sorted({r.error for d in runs.values() for run in d for _, r in run if r.error}),
     }
 
@@ -140,17 +138,6 @@ def same_text(one: Sequence[Sequence[Exchange]], other: Sequence[Sequence[Exchan
         if call.prompt in answers and record.error is None
     ]
     return [sum(both), len(both)]
-
-
-def predicted_right(runs: Sequence[Sequence[Exchange]]) -> float | None:
-    """Share of the answers' words that the predictions had in their place, if there were any."""
-    right, total = 0, 0
-    for call, record in (exchange for run in runs for exchange in run):
-        if call.prediction is not None:
-            words, guess = record.text.split(), call.prediction.split()
-            blocks = SequenceMatcher(None, guess, words, autojunk=False).get_matching_blocks()
-            right, total = right + sum(b.size for b in blocks), total + len(words)
-    return right / total if total else None
 
 
 def table_of(point: dict[str, Any], args: argparse.Namespace) -> report.Table:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 
 @dataclass(frozen=True, slots=True)
@@ -13,6 +13,7 @@ class Call:
     prompt, token_ids: the same prompt as text and as tokens. max_tokens: of the answer.
     ignore_eos: go on past the end of the answer, to max_tokens.
     prediction: what the answer will be, most of it; or None.
+    messages: the prompt in chat form, where it has one and no tools.
     """
 
     prompt: str
@@ -20,6 +21,7 @@ class Call:
     max_tokens: int
     ignore_eos: bool = False
     prediction: str | None = None
+    messages: list[dict[str, Any]] | None = None
 
 
 class Session(Protocol):

@@ -1,1 +1,1 @@
-"""A load generator for OpenAI's text completions: arrivals, streams, what they measured."""
+"""A load generator for OpenAI's API: arrivals, streams, what they measured."""

@@ -1,4 +1,4 @@
-"""One streamed completion over HTTP, timed."""
+"""One streamed answer over HTTP, timed."""
 
 from __future__ import annotations
 
@@ -22,13 +22,14 @@ def http_client(base_url: str) -> httpx.AsyncClient:
 
 
 async def complete(http: httpx.AsyncClient, body: dict[str, Any], intended: float) -> Record:
-    """Send `body` to /v1/completions and read its stream to the end.
+    """Send `body` and read its stream to the end: a chat completion if it has messages.
 
     Errors of transport, status and stream are noted in the record.
     """
     record = Record(intended, time.perf_counter())
+    path = "/v1/chat/completions" if "messages" in body else "/v1/completions"
     try:
-        async with http.stream("POST", "/v1/completions", json=body) as response:
+        async with http.stream("POST", path, json=body) as response:
             if response.status_code != httpx.codes.OK:
                 text = (await response.aread()).decode(errors="replace")
                 record.error = f"HTTP {response.status_code}: {text[:300]}"
@@ -54,8 +55,9 @@ def _take(line: str, record: Record) -> None:
     if event.get("error"):
         record.error = str(event["error"])[:300]
     for choice in event.get("choices") or ():
-        if choice.get("text"):
+        text = choice.get("text") or (choice.get("delta") or {}).get("content")
+        if text:
             record.chunks.append(time.perf_counter())
-            record.text += choice["text"]
+            record.text += text
     if event.get("usage"):
         record.tokens = event["usage"]["completion_tokens"]

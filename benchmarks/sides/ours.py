@@ -51,6 +51,9 @@ def _undrafted(call: Call, temperature: float) -> dict[str, Any]:
 
 def _predicted(call: Call, temperature: float) -> dict[str, Any]:
     body = _body(call, temperature)
-    if call.prediction is not None:
+    if call.prediction is not None and call.messages is not None:
+        # As in OpenAI's API, only chat completions have it; the prompt is the same.
+        del body["prompt"]
+        body["messages"] = call.messages
         body["prediction"] = {"type": "content", "content": call.prediction}
     return body

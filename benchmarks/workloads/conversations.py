@@ -56,7 +56,9 @@ class Played:
         if not self._turns:
             return None
         self._said += self._turns.pop(0)
-        call = self._renderer.call(self._renderer.render(self._said, self._tools))
+        prompt = self._renderer.render(self._said, self._tools)
+        messages = None if self._tools else list(self._said)
+        call = self._renderer.call(prompt, messages=messages)
         return call if len(call.token_ids) <= MAX_PROMPT else None
 
     def answer(self, text: str) -> None:

@@ -113,6 +113,22 @@ async def test_a_stream_is_timed_piece_by_piece_and_counted_by_the_server() -> N
     assert record.sent <= record.chunks[0] <= record.chunks[1] <= record.ended
 
 
+async def test_messages_make_it_a_chat_completion() -> None:
+    asked: list[str] = []
+
+    def reply(request: httpx.Request) -> httpx.Response:
+        asked.append(request.url.path)
+        delta = {"choices": [{"delta": {"role": "assistant", "content": "Hi"}}]}
+        end = {"choices": [{"delta": {}}], "usage": {"completion_tokens": 2}}
+        return httpx.Response(200, text=f"data: {json.dumps(delta)}\n\ndata: {json.dumps(end)}\n\n")
+
+    transport = httpx.MockTransport(reply)
+    async with httpx.AsyncClient(base_url="http://server", transport=transport) as client:
+        record = await complete(client, {"messages": []}, intended=0.0)
+    assert asked == ["/v1/chat/completions"]
+    assert (record.text, record.tokens, record.error) == ("Hi", 2, None)
+
+
 async def test_refusals_and_broken_streams_are_failures() -> None:
     async with http(status=503) as client:
         assert "503" in ((await complete(client, {}, 0.0)).error or "")

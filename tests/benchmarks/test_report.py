@@ -10,8 +10,8 @@ from benchmarks.load.measures import Record
 from benchmarks.sessions import Call
 
 
-def exchange(prompt: str, text: str, prediction: str | None = None) -> tuple[Call, Record]:
-    return Call(prompt, [], 8, prediction=prediction), Record(0.0, 0.0, 1.0, tokens=1, text=text)
+def exchange(prompt: str, text: str) -> tuple[Call, Record]:
+    return Call(prompt, [], 8), Record(0.0, 0.0, 1.0, tokens=1, text=text)
 
 
 def test_a_table_is_markdown_under_its_title() -> None:
@@ -50,9 +50,3 @@ def test_answers_are_compared_where_the_prompts_agree() -> None:
     one = [[exchange("a", "x"), exchange("ax", "y")]]
     other = [[exchange("a", "z"), exchange("az", "w")], [exchange("ax", "y")]]
     assert serving.same_text(one, other) == [1, 2]
-
-
-def test_predictions_are_scored_by_the_words_they_had_right() -> None:
-    runs = [[exchange("a", "one two three four", "one two 3 four")], [exchange("b", "no guess")]]
-    assert serving.predicted_right(runs) == 0.75
-    assert serving.predicted_right([[exchange("b", "no guess")]]) is None
