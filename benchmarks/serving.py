@@ -12,7 +12,9 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import signal
 import statistics
+import sys
 import tempfile
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -36,6 +38,7 @@ from models import DEFAULT_ADAPTER, DEFAULT_MODEL
 
 SIDES = ("bita", "prediction", "plain", "transformers", "transformers-cb", "llama.cpp")
 CONTEXT = 2048
+WARM_UP_SESSIONS = 4
 WARM_UP = 10_000_000
 """Number of the first warm-up session; measured ones begin at 0."""
 
@@ -97,7 +100,7 @@ def measure(
     runs: dict[str, list[list[Exchange]]] = {server.side.name: [] for server in servers}
     bar = tqdm(total=args.rounds * len(servers), desc=f"load {load:g}", unit="run")
     for server in servers:
-        warm = range(WARM_UP + first, WARM_UP + first + (2 if args.rates else int(load)))
+        warm = range(WARM_UP + first, WARM_UP + first + WARM_UP_SESSIONS)
         asyncio.run(play(server, args, workload, warm, load))
     for turn in range(args.rounds):
         numbers = range(first + turn * count, first + (turn + 1) * count)
@@ -206,6 +209,8 @@ def options() -> argparse.Namespace:
 def main() -> None:
     """A table a load, and one JSON document; its times in seconds."""
     args = options()
+    # Ended from outside, it still stops its servers.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     workload = workloads.workload(args)
     points = []
     with ExitStack() as stack:

@@ -40,7 +40,7 @@ class Server:
     def __enter__(self) -> Server:
         """Start it and wait until it is healthy; RuntimeError with its log if it is not."""
         self._log = tempfile.TemporaryFile("w+")
-        self._process = subprocess.Popen(
+        self.process = subprocess.Popen(
             list(self.side.command(self.port)),
             stdout=self._log,
             stderr=subprocess.STDOUT,
@@ -48,7 +48,7 @@ class Server:
         )
         deadline = time.monotonic() + START_SECONDS
         while not self._healthy():
-            if self._process.poll() is not None or time.monotonic() > deadline:
+            if self.process.poll() is not None or time.monotonic() > deadline:
                 self.__exit__()
                 raise RuntimeError(f"{self.side.name} did not start:\n{self._tail}")
             time.sleep(0.2)
@@ -61,12 +61,12 @@ class Server:
         trace: TracebackType | None = None,
     ) -> None:
         """Stop it, kindly at first."""
-        self._process.terminate()
+        self.process.terminate()
         try:
-            self._process.wait(STOP_SECONDS)
+            self.process.wait(STOP_SECONDS)
         except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
+            self.process.kill()
+            self.process.wait()
         self._log.seek(0)
         self._tail = self._log.read()[-2000:]
         self._log.close()
