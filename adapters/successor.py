@@ -49,17 +49,25 @@ class Successor:
         """The same head on `device`."""
         return Successor(**{name: t.to(device) for name, t in self.tensors().items()})
 
+    def read(self, masks: Tensor, hidden: Tensor) -> Tensor:
+        """What the cell takes from mask rows, whatever tokens they are led along.
+
+        masks: int64 `[...]`, which of its group's masks each row is. hidden: `[..., hidden]`, their
+        final hidden states, any dtype. -> float32 `[..., r]`.
+        """
+        return _unit(hidden) @ self.hidden + self.bias[masks]
+
     def advance(
-        self, mask: int, hidden: Tensor, token: Tensor, state: Tensor | None
+        self, hidden: Tensor, read: Tensor, token: Tensor, state: Tensor | None
     ) -> tuple[Tensor, Tensor]:
         """One token further down the path.
 
-        mask: index of the mask that drafts there. hidden: its final hidden state. token: the
-        embedding of the token before the drafted one; both `[..., hidden]`, any dtype.
+        hidden: final hidden state of the mask that drafts there. read: what `read` gave for it.
+        token: the embedding of the token before the drafted one; it and hidden `[..., hidden]`.
         state: float32 `[..., r]` that the parent's call returned, None at the root.
         Returns the corrected hidden state and the new state.
         """
-        inner = _unit(hidden) @ self.hidden + _unit(token) @ self.token + self.bias[mask]
+        inner = read + _unit(token) @ self.token
         if state is not None:
             inner = inner + state @ self.state
         state = functional.silu(inner)
@@ -68,5 +76,4 @@ class Successor:
 
 def _unit(x: Tensor) -> Tensor:
     """Root mean square one, float32: families scale embeddings and norms very differently."""
-    x = x.float()
-    return x * torch.rsqrt(x.square().mean(dim=-1, keepdim=True) + 1e-6)
+    return functional.rms_norm(x.float(), x.shape[-1:], eps=1e-6)

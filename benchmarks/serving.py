@@ -45,16 +45,17 @@ WARM_UP = 10_000_000
 
 def sides_of(args: argparse.Namespace, temporary: Path) -> list[Side]:
     """The sides that are asked for."""
-    most = max([*args.streams, 64])
+    ours = ["--dtype", args.dtype, "--max-num-seqs", str(max([*args.streams, 64]))]
+    ours += ["--compile"] if args.compile else []
     sides = []
     for name in args.sides:
         match name:
             case "bita":
-                sides.append(bita(args.model, args.adapter, args.dtype, most))
+                sides.append(bita(args.model, args.adapter, *ours))
             case "prediction":
-                sides.append(prediction(args.model, args.adapter, args.dtype, most))
+                sides.append(prediction(args.model, args.adapter, *ours))
             case "plain":
-                sides.append(plain(args.model, args.dtype, most))
+                sides.append(plain(args.model, *ours))
             case "llama.cpp":
                 from benchmarks.gguf_export import export
 
@@ -180,6 +181,7 @@ def options() -> argparse.Namespace:
         choices=("float32", "bfloat16", "float16"),
         help="of every side (default: %(default)s)",
     )
+    parser.add_argument("--compile", action="store_true", help="start our servers with --compile")
     workloads.add_arguments(parser)
     parser.add_argument("--temperature", type=float, default=0.0, help="(default: greedy)")
     load = parser.add_mutually_exclusive_group()

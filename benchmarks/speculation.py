@@ -14,6 +14,7 @@ import argparse
 import statistics
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -95,6 +96,7 @@ def options() -> argparse.Namespace:
     parser.add_argument("--dtype", default="auto", help="auto, float32, bfloat16 or float16")
     parser.add_argument("--device", default="auto", help="auto, cpu or cuda")
     parser.add_argument("--tree", default="auto", help="auto, comb, chain or fitted:ROWS")
+    parser.add_argument("--compile", action="store_true", help="compile our model (not generate's)")
     workloads.add_arguments(parser)
     parser.add_argument("--temperature", type=float, default=0.0, help="(default: greedy)")
     parser.add_argument("--streams", type=int, nargs="+", default=[1, 4, 16])
@@ -110,9 +112,12 @@ def main() -> None:
     loaded = load_model(args.model, args.device, args.dtype)
     adapter = BitaAdapter.load(args.adapter, base_shape(loaded))
     most = max([*args.streams, EngineConfig.max_num_seqs])
-    config = EngineConfig(model=str(args.model), tree=args.tree, max_num_seqs=most)
-    # Two engines: neither finds the other's prompts in its prefix cache.
-    fast, slow = Engine(config, loaded, {"bita": adapter}), Engine(config, loaded, {})
+    config = EngineConfig(
+        model=str(args.model), tree=args.tree, max_num_seqs=most, compile=args.compile
+    )
+    fast = Engine(config, loaded, {"bita": adapter})
+    # An engine of its own, which finds no prompts in its prefix cache; the model is compiled by now.
+    slow = Engine(replace(config, compile=False), loaded, {})
     workload = workloads.workload(args)
     tokenizer = Tokenizer.from_file(str(args.model / "tokenizer.json"))
     sides: dict[str, Answer] = {

@@ -12,6 +12,7 @@ import argparse
 import statistics
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -19,11 +20,10 @@ from tqdm import tqdm
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from benchmarks import report
-from engine.batch import ForwardBatch, SegmentPlan
 from engine.config import EngineConfig
 from engine.engine import Engine
 from engine.model.loader import load_model
-from engine.speculation.tree import TreeTopology
+from engine.model.trial import trial_forward
 
 
 def random_model(folder: Path, layers: int, hidden: int, vocabulary: int) -> int:
@@ -44,17 +44,10 @@ def random_model(folder: Path, layers: int, hidden: int, vocabulary: int) -> int
     return sum(p.numel() for p in model.parameters())
 
 
-def step_seconds(engine: Engine, rows: int, past: int) -> float:
-    """Seconds of a forward of `rows` rows, a chain behind `past` tokens, its argmax included."""
-    storage = engine.runner.storage
-    blocks = list(range(-(-past // storage.block_size)))
-    chain = TreeTopology((*range(-1, rows - 1),), (0,) * rows, (0,) * rows)
-    plan = SegmentPlan([], chain.fill_with(0), past, blocks, 0)
+def seconds_of(forward: Callable[[int], None], rows: int) -> float:
+    """Seconds of a forward of `rows` rows."""
     started = time.perf_counter()
-    batch = ForwardBatch.build(
-        [plan], storage.block_size, storage.scratch_block, 1, engine.max_model_len
-    )
-    engine.runner.execute(batch).logits.argmax(dim=-1).tolist()
+    forward(rows)
     return time.perf_counter() - started
 
 
@@ -69,18 +62,20 @@ def main() -> None:
     parser.add_argument("--rows", type=int, nargs="+", default=[1, 4, 8, 16, 32, 64])
     parser.add_argument("--context", type=int, default=256, help="tokens before the rows")
     parser.add_argument("--rounds", type=int, default=9, help="forwards of every count")
+    parser.add_argument("--compile", action="store_true", help="compile the model")
     report.add_arguments(parser)
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         size = random_model(Path(folder), args.layers, args.hidden, args.vocabulary)
         loaded = load_model(folder, args.device, args.dtype)
-        engine = Engine(EngineConfig(model=folder, max_num_seqs=1), loaded, {})
+        config = EngineConfig(model=folder, max_num_seqs=1, compile=args.compile)
+        forward = trial_forward(Engine(config, loaded, {}).runner, args.context)
     seconds: dict[int, list[float]] = {rows: [] for rows in args.rows}
     for rows in args.rows:
-        step_seconds(engine, rows, args.context)
+        forward(rows)
     for _ in tqdm(range(args.rounds), unit="round"):
         for rows in args.rows:
-            seconds[rows].append(step_seconds(engine, rows, args.context))
+            seconds[rows].append(seconds_of(forward, rows))
     dtype = str(loaded.dtype).removeprefix("torch.")
     table = report.Table(
         f"a forward of {size / 1e6:.0f} M parameters in {dtype} on {loaded.device}, "

@@ -25,6 +25,7 @@ class EngineConfig:
     max_waiting: requests that may wait before new ones are refused.
     prefix_caching: share KV blocks of equal prompt beginnings between requests.
     num_threads: CPU threads of the forward; 0 leaves torch's choice.
+    compile: have torch compile the model at the start.
     """
 
     model: str
@@ -41,6 +42,7 @@ class EngineConfig:
     max_waiting: int = 1024
     prefix_caching: bool = True
     num_threads: int = 0
+    compile: bool = False
 
     def __post_init__(self) -> None:
         for name in ("block_size", "max_num_seqs", "max_num_batched_tokens", "max_waiting"):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import secrets
-import time
 from collections.abc import Mapping
 
 import torch
@@ -16,6 +15,7 @@ from engine.cache.block_pool import BlockPool
 from engine.cache.storage import KVStorage
 from engine.config import EngineConfig
 from engine.errors import ContextLengthExceeded, RequestError
+from engine.model.compiled import compile_trunk, warm_up
 from engine.model.loader import LoadedModel
 from engine.model.runner import ModelOutput, ModelRunner
 from engine.request import FinishReason, Request, RequestOutput
@@ -25,11 +25,12 @@ from engine.sampling.sampler import choose
 from engine.scheduler import Scheduled, Scheduler
 from engine.sequence import Sequence
 from engine.speculation.bita import Branches, MaskGroup
-from engine.speculation.cost import StepCostModel, measure
+from engine.speculation.cost import StepCostModel
 from engine.speculation.planner import PLAIN, Adaptive, Fixed, Planner, named
 from engine.speculation.tree import TreeTopology
 from engine.speculation.verify import Acceptance, walk
-from engine.stats import EngineStats
+from engine.stats import EngineStats, PhaseClock
+from engine.step_cost import step_cost
 
 CPU_KV_BYTES = 1 << 30
 GPU_KV_SHARE = 0.85
@@ -64,8 +65,13 @@ class Engine:
             device=loaded.device,
         )
         self.runner = ModelRunner(loaded.model, storage, loaded.route, slots, room.masks)
+        if config.compile:
+            compile_trunk(loaded.model, loaded.route)
+            warm_up(self.runner)
         self.adapters = AdapterRegistry(room, self.runner.set_adapter)
-        self._cost = self._measure_cost() if config.tree == "auto" and room.slots else None
+        self.cost: StepCostModel | None = None
+        if config.tree == "auto" and room.slots:
+            self.cost = step_cost(self.runner, loaded, config, self.max_model_len)
         for name, adapter in adapters.items():
             self.adapters.load(name, self.prepare(adapter), config.adapters.get(name, ""))
         self.scheduler = Scheduler(config, BlockPool(num_blocks, config.block_size), self._plan)
@@ -117,17 +123,24 @@ class Engine:
 
     def step(self) -> list[RequestOutput]:
         """Run one forward for everything that is scheduled; new tokens by request."""
-        started = time.perf_counter()
+        clock = PhaseClock(self._stats.step_seconds)
         scheduled = self.scheduler.schedule()
         if not scheduled:
             return []
+        clock.ended("schedule")
         batch = self._batch(scheduled)
+        clock.ended("batch")
         output = self.runner.execute(batch)
+        clock.ended("forward")
         accepted = self._verify(scheduled, output)
+        clock.ended("verify")
         self._commit(scheduled, batch, accepted)
+        clock.ended("commit")
         outputs = self._emit(scheduled, output, accepted)
+        clock.ended("emit")
         self._draft(scheduled, batch, output, accepted)
-        self._count(batch, started)
+        clock.ended("draft")
+        self._count(batch)
         return outputs
 
     def stats(self) -> EngineStats:
@@ -339,25 +352,9 @@ class Engine:
 
     def _planner(self, adapter: BitaAdapter) -> Planner:
         hits = adapter.config.profile.rates
-        if self._cost is not None:
-            return Adaptive(hits, self._cost)
+        if self.cost is not None:
+            return Adaptive(hits, self.cost)
         return Fixed(named(self.config.tree, hits))
-
-    def _measure_cost(self) -> StepCostModel:
-        """Time forwards of one sequence with a context of a few blocks."""
-        past = min(256, self.max_model_len // 2)
-        blocks = list(range(-(-past // self.config.block_size)))
-
-        def forward(rows: int) -> None:
-            tree = TreeTopology((*range(-1, rows - 1),), (0,) * rows, (0,) * rows)
-            plan = SegmentPlan([], tree.fill_with(0), past, blocks, 0)
-            storage = self.runner.storage
-            batch = ForwardBatch.build(
-                [plan], storage.block_size, storage.scratch_block, 1, self.max_model_len
-            )
-            self.runner.execute(batch).logits.argmax(dim=-1).tolist()
-
-        return measure(forward, min(self.config.max_num_batched_tokens, self.max_model_len - past))
 
     def _num_blocks(self) -> int:
         """KV blocks that fit the memory given, and no more than all sequences could use."""
@@ -372,8 +369,7 @@ class Engine:
         useful = self.config.max_num_seqs * (-(-self.max_model_len // size) + 1)
         return max(2, min(memory // block_bytes, useful))
 
-    def _count(self, batch: ForwardBatch, started: float) -> None:
+    def _count(self, batch: ForwardBatch) -> None:
         self._stats.num_forwards += 1
-        self._stats.step_seconds += time.perf_counter() - started
         for kind, count in batch.count().items():
             self._stats.rows[kind.value] += count

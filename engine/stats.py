@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass, field
+
+PHASES = ("schedule", "batch", "forward", "verify", "commit", "emit", "draft")
+"""Of a step, in their order."""
 
 
 @dataclass(slots=True)
@@ -40,7 +44,8 @@ class EngineStats:
     num_running, num_waiting: gauges, requests. kv_cache_usage: gauge, 0 to 1.
     num_preemptions: sequences whose KV was given up to be computed again.
     prefix_cache_queries, prefix_cache_hits: prompt tokens looked up and found.
-    num_forwards: steps that ran the model. step_seconds: their total time, host work included.
+    num_forwards: steps that ran the model. step_seconds: their total time, by phase. On a GPU the
+        forward is only launched in its phase; verify waits for it.
     rows: rows computed, by kind (prefill, root, node, mask).
     """
 
@@ -51,11 +56,24 @@ class EngineStats:
     prefix_cache_queries: int = 0
     prefix_cache_hits: int = 0
     num_forwards: int = 0
-    step_seconds: float = 0.0
+    step_seconds: dict[str, float] = field(default_factory=lambda: dict.fromkeys(PHASES, 0.0))
     rows: dict[str, int] = field(
         default_factory=lambda: {"prefill": 0, "root": 0, "node": 0, "mask": 0}
     )
     speculation: SpecDecodingStats = field(default_factory=SpecDecodingStats)
+
+
+class PhaseClock:
+    """Adds the time since it was last asked to a phase."""
+
+    def __init__(self, seconds: dict[str, float]) -> None:
+        self._seconds, self._last = seconds, time.perf_counter()
+
+    def ended(self, phase: str) -> None:
+        """`phase` has taken all time since the phase before it, or since the clock was made."""
+        now = time.perf_counter()
+        self._seconds[phase] += now - self._last
+        self._last = now
 
 
 def _grow(counts: list[int], length: int) -> None:

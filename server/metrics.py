@@ -141,9 +141,12 @@ class _EngineCollector(Collector):
             ("vllm:prefix_cache_queries", "Prompt tokens looked up.", stats.prefix_cache_queries),
             ("vllm:prefix_cache_hits", "Prompt tokens found.", stats.prefix_cache_hits),
             ("bita_forwards", "Steps that ran the model.", stats.num_forwards),
-            ("bita_step_seconds", "Time of all steps.", stats.step_seconds),
         ):
             yield self._counter(name, help_text, {(): value})
+        phases: dict[tuple[str, ...], float] = {
+            (phase,): seconds for phase, seconds in stats.step_seconds.items()
+        }
+        yield self._counter("bita_step_seconds", "Time of steps, by phase.", phases, "phase")
         rows: dict[tuple[str, ...], float] = {(kind,): count for kind, count in stats.rows.items()}
         yield self._counter("bita_rows", "Rows computed, by kind.", rows, "kind")
         yield from self._speculation(stats.speculation)

@@ -1,6 +1,14 @@
-"""Every test runs offline and on one thread a kernel, so that suites may run side by side."""
+"""Every test runs offline and on two threads a kernel, and keeps nothing in the user's cache."""
 
 import os
 
+import pytest
+
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("OMP_NUM_THREADS", "2")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def cache_home(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Processes that tests start inherit it."""
+    os.environ["XDG_CACHE_HOME"] = str(tmp_path_factory.mktemp("cache"))

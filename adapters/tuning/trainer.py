@@ -242,7 +242,10 @@ def _follow(
     """`hidden` `[samples, rows, hidden]` corrected along each group's known tokens."""
     tokens = target.embedding(previous).unflatten(1, (-1, masks))
     grouped, state, corrected = hidden.unflatten(1, (-1, masks)), None, []
+    read = successor.read(torch.arange(masks, device=hidden.device), grouped)
     for mask in range(masks):
-        refined, state = successor.advance(mask, grouped[:, :, mask], tokens[:, :, mask], state)
+        refined, state = successor.advance(
+            grouped[:, :, mask], read[:, :, mask], tokens[:, :, mask], state
+        )
         corrected.append(refined)
     return torch.stack(corrected, dim=2).flatten(1, 2)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -10,27 +11,26 @@ from benchmarks.sessions import Call
 from benchmarks.sides.server import Side
 
 
-def bita(model: Path, adapter: Path, dtype: str, streams: int) -> Side:
-    """The planner with all that drafts, but no prediction."""
-    return Side("bita", _command(model, dtype, streams, "--adapter", f"bita={adapter}"), _body)
+def bita(model: Path, adapter: Path, *options: str) -> Side:
+    """The planner with all that drafts, but no prediction. options: of `bita serve`."""
+    return Side("bita", _command(model, "--adapter", f"bita={adapter}", *options), _body)
 
 
-def prediction(model: Path, adapter: Path, dtype: str, streams: int) -> Side:
+def prediction(model: Path, adapter: Path, *options: str) -> Side:
     """The same, told what the answer will be where the workload knows."""
-    command = _command(model, dtype, streams, "--adapter", f"bita={adapter}")
+    command = _command(model, "--adapter", f"bita={adapter}", *options)
     return Side("prediction", command, _predicted)
 
 
-def plain(model: Path, dtype: str, streams: int) -> Side:
+def plain(model: Path, *options: str) -> Side:
     """No adapter, no drafts."""
-    return Side("plain", _command(model, dtype, streams), _undrafted)
+    return Side("plain", _command(model, *options), _undrafted)
 
 
-def _command(model: Path, dtype: str, streams: int, *more: str) -> Any:
-    serve = "import sys; from server.cli import main; sys.exit(main())"
-    options = ["--model", str(model), "--served-model-name", "m", "--dtype", dtype]
-    options += ["--max-num-seqs", str(streams), *more]
-    return lambda port: [sys.executable, "-c", serve, "serve", *options, "--port", str(port)]
+def _command(model: Path, *options: str) -> Callable[[int], list[str]]:
+    run = "import sys; from server.cli import main; sys.exit(main())"
+    serve = [sys.executable, "-c", run, "serve", "--model", str(model), "--served-model-name", "m"]
+    return lambda port: [*serve, *options, "--port", str(port)]
 
 
 def _body(call: Call, temperature: float) -> dict[str, Any]:

@@ -3,7 +3,8 @@
 A model loaded with attention `NAME` calls `attend` in every layer. Since that name is not
 registered with transformers' mask builders, no mask is built. What the step looks like is read
 from a context variable set around the forward: two families (StableLM, Nemotron) drop keyword
-arguments on the way.
+arguments on the way. A compiled model calls the same code as an operator of its own, opaque to the
+compiler.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 from weakref import WeakKeyDictionary
 
+import torch
 from torch import Tensor, nn
 from transformers import AttentionInterface
 
@@ -96,18 +98,55 @@ def attend(
     **_: Any,
 ) -> tuple[Tensor, None]:
     """transformers' attention function: q `[1, heads, rows, dim]`, rotated; K/V not repeated."""
-    call = _calls.get(module)
-    if call is None:
-        layer: int = module.layer_idx  # type: ignore[assignment]
-        call = _calls[module] = LayerCall(
-            layer=layer,
-            scaling=query.shape[-1] ** -0.5 if scaling is None else scaling,
-            scope=layer_scope(getattr(module, "config", None), layer, sliding_window),
-            softcap=softcap,
-            sinks=s_aux,
-        )
+    if torch.compiler.is_compiling():
+        call = _layer_call(module, query, scaling, sliding_window, softcap, s_aux)
+        scope, facts = call.scope, (call.layer, call.scaling)
+        return _operator(query, key, value, *facts, scope.window, scope.chunk, softcap, s_aux), None
+    found = _calls.get(module)
+    if found is None:
+        found = _calls[module] = _layer_call(module, query, scaling, sliding_window, softcap, s_aux)
+    return _forward(query, key, value, found), None
+
+
+def _layer_call(
+    module: nn.Module,
+    query: Tensor,
+    scaling: float | None,
+    window: int | None,
+    softcap: float | None,
+    sinks: Tensor | None,
+) -> LayerCall:
+    layer: int = module.layer_idx  # type: ignore[assignment]
+    scale = query.shape[-1] ** -0.5 if scaling is None else scaling
+    scope = layer_scope(getattr(module, "config", None), layer, window)
+    return LayerCall(layer, scale, scope, softcap, sinks)
+
+
+def _forward(query: Tensor, key: Tensor, value: Tensor, call: LayerCall) -> Tensor:
     query, key, value = (t[0].transpose(0, 1) for t in (query, key, value))
-    return _current.get().forward(query, key, value, call)[None], None
+    return _current.get().forward(query, key, value, call)[None]
+
+
+@torch.library.custom_op("bita::attend", mutates_args=())
+def _operator(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    layer: int,
+    scaling: float,
+    window: int | None,
+    chunk: int | None,
+    softcap: float | None,
+    sinks: Tensor | None,
+) -> Tensor:
+    """`attend` for a compiled model; the step buffer it writes is nothing a graph knows of."""
+    call = LayerCall(layer, scaling, Scope(window, chunk), softcap, sinks)
+    return _forward(query, key, value, call).contiguous()
+
+
+@_operator.register_fake
+def _shape(query: Tensor, key: Tensor, value: Tensor, *_: Any) -> Tensor:
+    return query.new_empty(1, query.shape[2], query.shape[1], value.shape[3])
 
 
 AttentionInterface.register(NAME, attend)

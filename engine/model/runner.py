@@ -57,9 +57,6 @@ class ModelRunner:
         )
         self.num_prompts = [0] * adapter_slots
         self._hidden: Tensor | None = None
-        # Heads call their trunk by different names; Llama 4's says it is its own base model.
-        names = (model.get_decoder(), model.base_model, getattr(model, "model", None))
-        trunk = next(module for module in names if module not in (None, model))
         # The model outlives its runners, and must not keep their KV alive.
         keep = weakref.WeakMethod(self._keep_hidden)
 
@@ -67,7 +64,7 @@ class ModelRunner:
             if method := keep():
                 method(module, inputs, output)
 
-        weakref.finalize(self, trunk.register_forward_hook(hook).remove)
+        weakref.finalize(self, trunk_of(model).register_forward_hook(hook).remove)
 
     def set_adapter(self, slot: int, prompt_kv: Tensor, mask_embeddings: Tensor) -> None:
         """Put an adapter into a slot.
@@ -115,3 +112,13 @@ class ModelRunner:
 
     def _tensor(self, array: Any) -> Tensor:
         return torch.from_numpy(array).to(self.device)
+
+
+def trunk_of(model: Any) -> nn.Module:
+    """The model without its head.
+
+    Heads call their trunk by different names; Llama 4's says it is its own base model.
+    """
+    names = (model.get_decoder(), model.base_model, getattr(model, "model", None))
+    trunk: nn.Module = next(module for module in names if module not in (None, model))
+    return trunk

@@ -56,6 +56,10 @@ class Branches:
         self._depth = 0
         self._hidden = torch.cat([group.hidden for group in groups])
         self._state: Tensor | None = None
+        if successor is not None:
+            masks = [mask for size in self.sizes for mask in range(size)]
+            index = torch.tensor(masks, device=self._hidden.device)
+            self._read = successor.read(index, self._hidden)
 
     def rank(
         self, parents: Sequence[Parent], width: int
@@ -66,15 +70,15 @@ class Branches:
         """
         device = self._hidden.device
         rows = [self._firsts[p.group] + self._depth for p in parents]
-        hidden = self._hidden.index_select(0, torch.tensor(rows, device=device))
+        index = torch.tensor(rows, device=device)
+        hidden = self._hidden.index_select(0, index)
         if self.successor is not None:
+            read = self._read.index_select(0, index)
             tokens = self.embed(torch.tensor([p.token for p in parents], device=device))
             if self._state is not None:
                 before = torch.tensor([p.before for p in parents], device=device)
                 self._state = self._state.index_select(0, before)
-            hidden, self._state = self.successor.advance(self._depth, hidden, tokens, self._state)
+            hidden, self._state = self.successor.advance(hidden, read, tokens, self._state)
         self._depth += 1
-        logits = self.project(hidden)
-        likeliest, tokens = logits.topk(width, dim=-1)
-        probabilities = (likeliest - logits.logsumexp(dim=-1, keepdim=True)).exp()
+        probabilities, tokens = self.project(hidden).softmax(dim=-1).topk(width, dim=-1)
         return tokens.tolist(), probabilities.tolist()

@@ -55,14 +55,19 @@ class Adaptive:
     def __init__(self, hits: Hits, cost: StepCostModel) -> None:
         self.cost, self.promise = cost, _promise(hits)
         self.outlooks = [Outlook.of(hits, t, self.promise) for t in (1.0, *THRESHOLDS)]
-        self._chosen: dict[int, float] = {}
+        self._chosen: dict[int, Outlook] = {}
+
+    def outlook(self, num_decoding: int) -> Outlook:
+        """The best of the outlooks where so many sequences decode."""
+        if num_decoding not in self._chosen:
+            self._chosen[num_decoding] = max(
+                self.outlooks, key=lambda o: o.tokens_per_second(num_decoding, self.cost)
+            )
+        return self._chosen[num_decoding]
 
     def threshold(self, num_decoding: int) -> float:
         """Tokens a row must be expected to bring; 1 stands for plain decoding."""
-        if num_decoding not in self._chosen:
-            best = max(self.outlooks, key=lambda o: o.tokens_per_second(num_decoding, self.cost))
-            self._chosen[num_decoding] = best.threshold
-        return self._chosen[num_decoding]
+        return self.outlook(num_decoding).threshold
 
     def first(self, num_decoding: int) -> TreeTopology:
         """As `Planner.first`."""
@@ -101,12 +106,22 @@ class Outlook:
             [sum(path_probabilities(tree, hits)) for tree in trees],
         )
 
+    @property
+    def mean_rows(self) -> float:
+        """Rows of a sequence in a step."""
+        return sum(s * r for s, r in zip(self.shares, self.rows, strict=True))
+
+    @property
+    def mean_tokens(self) -> float:
+        """Tokens of a sequence in a step, the bonus token included."""
+        return sum(s * t for s, t in zip(self.shares, self.tokens, strict=True))
+
     def tokens_per_second(self, num_decoding: int, cost: StepCostModel) -> float:
         """Of every one of `num_decoding` sequences."""
         seconds = sum(
             s * cost(num_decoding * r) for s, r in zip(self.shares, self.rows, strict=True)
         )
-        return sum(s * t for s, t in zip(self.shares, self.tokens, strict=True)) / seconds
+        return self.mean_tokens / seconds
 
 
 def _undrafted(threshold: float, promise: Sequence[float]) -> TreeTopology:

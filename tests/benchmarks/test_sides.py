@@ -20,10 +20,10 @@ CALL = Call("Hi", [5, 6], 32, ignore_eos=True)
 
 @pytest.mark.parametrize("temperature", [0.0, 1.0])
 def test_our_server_is_asked_what_it_knows(temperature: float) -> None:
-    fast = CompletionRequest.model_validate(
-        bita(MODEL, ADAPTER, "float32", 4).body(CALL, temperature)
+    fast, slow = (
+        CompletionRequest.model_validate(side.body(CALL, temperature))
+        for side in (bita(MODEL, ADAPTER), plain(MODEL))
     )
-    slow = CompletionRequest.model_validate(plain(MODEL, "float32", 4).body(CALL, temperature))
     assert (fast.drafting, slow.drafting) == (True, False)
     assert fast.temperature == slow.temperature == temperature
     assert fast.ignore_eos
@@ -31,7 +31,7 @@ def test_our_server_is_asked_what_it_knows(temperature: float) -> None:
 
 
 def test_a_prediction_is_sent_where_there_is_one() -> None:
-    side = prediction(MODEL, ADAPTER, "float32", 4)
+    side = prediction(MODEL, ADAPTER)
     assert "prediction" not in side.body(CALL, 0.0)
     said = [{"role": "user", "content": "Hi"}]
     body = side.body(Call("Hi", [5], 8, prediction="Hello", messages=said), 0.0)

@@ -98,7 +98,7 @@ STATS = EngineStats(
     prefix_cache_queries=40,
     prefix_cache_hits=16,
     num_forwards=5,
-    step_seconds=0.125,
+    step_seconds={"forward": 0.125, "draft": 0.5},
     rows={"prefill": 9, "root": 1, "node": 4, "mask": 12},
     speculation=SpecDecodingStats(2, 8, 3, [2, 1], [1, 0, 1]),
 )

@@ -79,7 +79,8 @@ async def test_requests_are_counted(http: httpx.AsyncClient, client: StubClient)
 async def test_the_engines_counters_are_read_when_scraped(
     http: httpx.AsyncClient, client: StubClient
 ) -> None:
-    stats = EngineStats(num_running=2, kv_cache_usage=0.5, num_forwards=4, step_seconds=0.25)
+    stats = EngineStats(num_running=2, kv_cache_usage=0.5, num_forwards=4)
+    stats.step_seconds["draft"] = 0.25
     stats.rows["mask"] = 9
     stats.speculation.add(drafted=5, accepted=2)
     stats.speculation.add(drafted=0, accepted=0)
@@ -88,7 +89,7 @@ async def test_the_engines_counters_are_read_when_scraped(
     assert found["vllm:num_requests_running", ()] == 2
     assert found["vllm:kv_cache_usage_perc", ()] == 0.5
     assert found["bita_forwards_total", ()] == 4
-    assert found["bita_step_seconds_total", ()] == 0.25
+    assert found["bita_step_seconds_total", ("draft",)] == 0.25
     assert found["bita_rows_total", ("mask",)] == 9
     assert found["vllm:spec_decode_num_drafts_total", ()] == 1
     assert found["vllm:spec_decode_num_accepted_tokens_per_pos_total", ("1",)] == 1

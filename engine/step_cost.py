@@ -1,0 +1,97 @@
+"""The cost of a step on this machine: measured once a model, device and dtype, then kept on disk.
+
+A curve holds for a model's shape, not for its weights. A machine that was busy while it was
+measured leaves a curve that misleads the planner: `bita tree --measure` takes it anew.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+import platform
+from pathlib import Path
+
+import torch
+
+from engine.config import EngineConfig
+from engine.model.loader import LoadedModel
+from engine.model.runner import ModelRunner
+from engine.model.trial import trial_forward
+from engine.speculation.cost import StepCostModel, measure
+
+CONTEXT = 256
+"""Committed tokens of the sequence that is timed."""
+
+log = logging.getLogger("bita.engine")
+
+
+def step_cost(
+    runner: ModelRunner, loaded: LoadedModel, config: EngineConfig, max_positions: int
+) -> StepCostModel:
+    """The curve kept on disk, or a new one of all sizes a step may have, kept if that can be.
+
+    max_positions: tokens a sequence may have, the rows that are timed included.
+    """
+    past = min(CONTEXT, max_positions // 2)
+    max_rows = min(config.max_num_batched_tokens, max_positions - past)
+    facts = {
+        "model": json.loads(loaded.model.config.to_json_string(use_diff=False)),
+        "dtype": str(loaded.dtype),
+        "device": device_name(loaded.device),
+        "torch": torch.__version__,
+        "route": loaded.route.value,
+        "compile": config.compile,
+        "max_rows": max_rows,
+    }
+    key = hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode()).hexdigest()[:16]
+    file = curve_folder() / f"{key}.json"
+    curve = _read(file)
+    if curve is None:
+        curve = measure(trial_forward(runner, past), max_rows)
+        _write(file, curve)
+    return curve
+
+
+def curve_folder() -> Path:
+    """Where curves are kept: below XDG_CACHE_HOME, or the user's `.cache`."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "bita" / "step-cost"
+
+
+def forget() -> None:
+    """Have every curve measured anew when it is next needed."""
+    for file in curve_folder().glob("*.json"):
+        file.unlink(missing_ok=True)
+
+
+def device_name(device: torch.device) -> str:
+    """The processor by name, and on a CPU how much of it torch uses."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    info = Path("/proc/cpuinfo")
+    names = info.read_text().partition("model name")[2] if info.exists() else ""
+    name = names.partition("\n")[0].strip("\t :") or platform.machine()
+    return f"{name}, {torch.get_num_threads()} of {os.cpu_count()} cores"
+
+
+def _read(file: Path) -> StepCostModel | None:
+    try:
+        curve = json.loads(file.read_text())
+        return StepCostModel(tuple(curve["rows"]), tuple(curve["seconds"]))
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        log.warning("the cost curve in %s cannot be read and is measured anew: %s", file, error)
+        return None
+
+
+def _write(file: Path, curve: StepCostModel) -> None:
+    """Whole or not at all; a folder that cannot be written costs a measurement next time."""
+    fresh = file.with_name(f"{file.name}.{os.getpid()}")
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        fresh.write_text(json.dumps({"rows": curve.rows, "seconds": curve.seconds}))
+        fresh.replace(file)
+    except OSError as error:
+        log.info("the cost curve is not kept: %s", error)
