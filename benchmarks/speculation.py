@@ -116,7 +116,7 @@ def main() -> None:
         model=str(args.model), tree=args.tree, max_num_seqs=most, compile=args.compile
     )
     fast = Engine(config, loaded, {"bita": adapter})
-    # An engine of its own, which finds no prompts in its prefix cache; the model is compiled by now.
+    # An engine of its own: other prompts in its prefix cache. The model is compiled by now.
     slow = Engine(replace(config, compile=False), loaded, {})
     workload = workloads.workload(args)
     tokenizer = Tokenizer.from_file(str(args.model / "tokenizer.json"))
