@@ -38,7 +38,7 @@ from models import DEFAULT_ADAPTER, DEFAULT_MODEL
 
 SIDES = ("bita", "prediction", "plain", "transformers", "transformers-cb", "llama.cpp")
 CONTEXT = 2048
-WARM_UP_SESSIONS = 4
+WARM_UP_SESSIONS = 2
 WARM_UP = 10_000_000
 """Number of the first warm-up session; measured ones begin at 0."""
 

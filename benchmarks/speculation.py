@@ -111,9 +111,11 @@ def main() -> None:
     args = options()
     loaded = load_model(args.model, args.device, args.dtype)
     adapter = BitaAdapter.load(args.adapter, base_shape(loaded))
-    most = max([*args.streams, EngineConfig.max_num_seqs])
     config = EngineConfig(
-        model=str(args.model), tree=args.tree, max_num_seqs=most, compile=args.compile
+        model=str(args.model),
+        tree=args.tree,
+        max_num_seqs=max(args.streams),
+        compile=args.compile,
     )
     fast = Engine(config, loaded, {"bita": adapter})
     # An engine of its own: other prompts in its prefix cache. The model is compiled by now.
