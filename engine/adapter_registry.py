@@ -12,7 +12,7 @@ Not for: reading files (`engine.load`) and the tensors of a slot (`ModelRunner.s
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from torch import Tensor
 
@@ -21,6 +21,7 @@ from adapters.profile import HitProfile
 from adapters.successor import Successor
 from engine.errors import AdapterNameTaken, AdapterRefused, NoFreeSlot, UnknownAdapter
 from engine.speculation.planner import Planner
+from engine.speculation.trust import Trust
 
 ROOM_FOR_PROMPTS = 64
 
@@ -84,6 +85,7 @@ class LoadedAdapter:
     """One adapter in its slot.
 
     folder: where it was read from, "" if nowhere. num_users: sequences that draft with it.
+    greedy, sampled: trust in its drafts of greedy and of sampled answers, of all requests.
     is_retired: unloaded, and only there for those.
     """
 
@@ -93,6 +95,8 @@ class LoadedAdapter:
     profile: HitProfile
     successor: Successor | None
     planner: Planner
+    greedy: Trust = field(default_factory=Trust)
+    sampled: Trust = field(default_factory=Trust)
     num_users: int = 0
     is_retired: bool = False
 

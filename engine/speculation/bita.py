@@ -21,10 +21,14 @@ Layer = Callable[[Tensor], Tensor]
 
 @dataclass(frozen=True, slots=True)
 class MaskGroup:
-    """hidden: final hidden states of the masks, `[masks, hidden]`. bonus_token: the next root."""
+    """hidden: final hidden states of the masks, `[masks, hidden]`. bonus_token: the next root.
+
+    trust: what the request makes of their probabilities (`trust.Trust`).
+    """
 
     hidden: Tensor
     bonus_token: int
+    trust: float = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +47,8 @@ class Parent:
 class Branches:
     """Children of the nodes of several draft trees, one level a call, from the roots down.
 
-    roots, sizes: bonus token and number of masks, which is how deep to draft, of every group.
+    roots, sizes, trusts: of every group, its bonus token, its number of masks, which is how deep to
+        draft, and what its probabilities are worth.
     temperatures: of the logits, by depth (`HitProfile.temperatures`).
     """
 
@@ -59,6 +64,7 @@ class Branches:
         self.embed, self.project = embed, project
         self.roots = [group.bonus_token for group in groups]
         self.sizes = [len(group.hidden) for group in groups]
+        self.trusts = [group.trust for group in groups]
         self._firsts = [sum(self.sizes[:i]) for i in range(len(groups))]
         self._depth = 0
         self._hidden = torch.cat([group.hidden for group in groups])

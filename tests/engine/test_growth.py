@@ -20,6 +20,7 @@ class Table:
 
     def __init__(self, sizes: list[int], confidence: float = 0.6) -> None:
         self.sizes, self.roots = sizes, [100 + i for i in range(len(sizes))]
+        self.trusts = [1.0] * len(sizes)
         self.confidence = confidence
         self.calls: list[list[Parent]] = []
 
@@ -73,6 +74,23 @@ def test_a_confident_drafter_gets_a_chain_and_an_unsure_one_a_bush() -> None:
     assert max(sure.depths) == 4
     assert max(unsure.depths) < 4
     assert len(unsure.children[0]) > len(sure.children[0])
+
+
+def test_a_drafter_that_is_not_trusted_gets_fewer_rows() -> None:
+    table = Table([4, 4, 4], 0.7)
+    table.roots, table.trusts = [100] * 3, [1.0, 0.5, 0.05]
+    full, half, none = (tree.topology for tree in grow(table, 0.1, [0.9, 0.8, 0.7, 0.6]))
+    assert full.num_rows > half.num_rows > none.num_rows == 1
+
+
+def test_a_level_that_cannot_bring_what_it_costs_is_not_ranked() -> None:
+    deep, flat = Table([4], 0.5), Table([4], 0.5)
+    grow(deep, 0.1, [0.9] * 4)
+    tree = grow(flat, 0.1, [0.9] * 4, level=0.6)[0]
+    assert len(deep.calls) == 4
+    assert max(tree.topology.depths) == len(flat.calls) < 4
+    nothing = grow(Table([4], 0.7), 0.01, [0.9] * 4, level=1.0)[0]
+    assert nothing.num_drafts == 0
 
 
 def test_rows_are_capped_whatever_they_are_worth() -> None:

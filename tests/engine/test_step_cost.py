@@ -12,7 +12,7 @@ from engine.engine import Engine
 from engine.speculation.cost import StepCostModel
 from tests import factories
 
-CURVE = StepCostModel((1, 4), (0.5, 0.75))
+CURVE = StepCostModel((1, 4), (0.5, 0.75), 0.25)
 
 
 @pytest.fixture
@@ -26,7 +26,7 @@ def measured(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """The most rows of every measurement made."""
     made: list[int] = []
 
-    def measure(forward: object, max_rows: int) -> StepCostModel:
+    def measure(forward: object, rank: object, max_rows: int) -> StepCostModel:
         made.append(max_rows)
         return CURVE
 
