@@ -30,6 +30,7 @@ async def create_chat_completion(
         prefix="chatcmpl",
         max_tokens=body.token_limit,
         logprobs=body.num_logprobs,
+        prediction=await _prediction(body, serving),
     )
     tally = generation.Tally(job, record_of(request))
     reply = ChatReply(body, job, tally, serving.token_texts)
@@ -48,3 +49,11 @@ async def _prompt(body: ChatCompletionRequest, serving: Serving) -> list[int]:
     token_ids = await prompts.encode(serving.client.tokenizer, text, False, "messages")
     serving.prompt_log.add({"messages": messages, "tools": tools})
     return token_ids
+
+
+async def _prediction(body: ChatCompletionRequest, serving: Serving) -> list[int]:
+    if body.prediction is None or not body.prediction.text:
+        return []
+    return await prompts.encode(
+        serving.client.tokenizer, body.prediction.text, False, "prediction.content"
+    )
