@@ -107,8 +107,9 @@ def test_temperatures_make_probabilities_as_right_as_they_say(
     def run_groups(
         _: Any, samples: list[Sample], anchors: list[list[int]], *__: Any
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        logits = 2 * torch.randn(1, places * MASKS, tiny.VOCAB, generator=generator)
-        divisors = torch.tensor([1.0, 2.0, 1.0]).repeat(places)[:, None]
+        groups = len(anchors[0])
+        logits = 2 * torch.randn(1, groups * MASKS, tiny.VOCAB, generator=generator)
+        divisors = torch.tensor([1.0, 2.0, 1.0]).repeat(groups)[:, None]
         chances = (logits[0] / divisors).softmax(dim=-1)
         labels = torch.multinomial(chances, 1, generator=generator).T
         labels[0, 2::MASKS] = IGNORE
@@ -117,7 +118,7 @@ def test_temperatures_make_probabilities_as_right_as_they_say(
     monkeypatch.setattr(module, "run_groups", run_groups)
     profile = evaluate(
         None,  # type: ignore[arg-type] # the logits are drawn
-        [Sample([0] * 9, [(1, 9)])],
+        [Sample([0] * (places + 2), [(1, places + 2)])],
         torch.zeros(0),
         torch.zeros(MASKS, 1),
         tiny.VOCAB,
