@@ -15,10 +15,11 @@ from typing import Any
 from tokenizers import Tokenizer
 
 from adapters.tuning.prompts import load
-from server.chat_template import ChatTemplate
 
 DATA = Path(__file__).parent / "data" / "sgd-dev.jsonl"
 MAX_PROMPT = 1600
+
+Render = Callable[[list[dict[str, Any]], list[dict[str, Any]] | None], str]
 
 
 @dataclass(slots=True)
@@ -33,10 +34,9 @@ class Play:
 class Player:
     """Renders conversations for one model folder."""
 
-    def __init__(self, model: Path, data: Path = DATA) -> None:
-        template = ChatTemplate.load(model)
-        assert template is not None, f"{model} has no chat template"
-        self.template = template
+    def __init__(self, model: Path, data: Path = DATA, render: Render | None = None) -> None:
+        """render: turns messages and tools into text; None takes the server's way."""
+        self.render = render or _template(model)
         self.tokenizer = Tokenizer.from_file(str(model / "tokenizer.json"))
         self.conversations = load(data)
 
@@ -49,7 +49,7 @@ class Player:
         if not play.turns:
             return None
         play.said += play.turns.pop(0)
-        text = self.template.render(play.said, play.tools)
+        text = self.render(play.said, play.tools)
         ids = self.tokenizer.encode(text, add_special_tokens=False).ids
         return list(ids) if len(ids) <= MAX_PROMPT else None
 
@@ -81,6 +81,14 @@ def play_all(
             player.answer(play, tokens)
             answers.append(tokens)
     return answers
+
+
+def _template(model: Path) -> Render:
+    from server.chat_template import ChatTemplate  # which bare machines lack the packages of
+
+    template = ChatTemplate.load(model)
+    assert template is not None, f"{model} has no chat template"
+    return template.render
 
 
 def _turns(messages: list[dict[str, Any]]) -> list[list[dict[str, Any]]]:

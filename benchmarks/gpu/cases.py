@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
@@ -34,7 +34,7 @@ class Shape:
 class Case:
     """What a layer asks of attention."""
 
-    scope: Scope = Scope()
+    scope: Scope = field(default_factory=Scope)
     softcap: float | None = None
     sinks: bool = False
 

@@ -7,8 +7,8 @@ i-th piece of the past. A piece has a fixed number of tokens, never a share of t
 the order of a row's sum does not depend on what else runs.
 """
 
-# Kernels are written in the subset of Python that Triton compiles; mypy and ruff's naming rules
-# do not know it: constexpr arguments are upper case, pointers end in _ptr.
+# Kernels are written in the subset of Python that Triton compiles; constexpr arguments are
+# upper case, pointers end in _ptr.
 import triton
 import triton.language as tl
 
@@ -78,8 +78,8 @@ def attend_parts(
 ):  # fmt: skip
     """One part of the columns for one tile of rows and one KV head: grid (tiles, kv heads, parts).
 
-    query `[rows, heads, KEY_DIM]`; keys and values of one layer `[slots, kv heads, dim]`; acc, total
-    and top are float32 `[partial sums, heads, ...]`, that of a row's part p at `offsets[row] + p`.
+    query `[rows, heads, KEY_DIM]`; keys and values of one layer `[slots, kv heads, dim]`. acc,
+    total and top: float32 `[partial sums, heads, ...]`, that of part p at `offsets[row] + p`.
     The heads that share a KV head are folded into the rows of a tile, `ROWS` of them in all.
     COLUMNS divides 64, the bits of a word.
     """
