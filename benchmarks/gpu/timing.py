@@ -31,7 +31,7 @@ def seconds(call: Callable[[], object], device: torch.device, repeats: int = REP
 
 
 def device_seconds(call: Callable[[], object], repeats: int = REPEATS) -> float:
-    """Time of a call on the GPU alone: a CUDA graph is captured, so that no launch is waited for."""
+    """Time of a call on the GPU alone: in a CUDA graph, so that no launch is waited for."""
     call()  # compiled and warm
     graph = torch.cuda.CUDAGraph()
     with torch.cuda.graph(graph):

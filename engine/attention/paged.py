@@ -51,6 +51,8 @@ PLAIN, TREE, PREFILL = Tiling(16, 256), Tiling(64, 512), Tiling(64, 1 << 30)
 LONGEST_TREE = 128
 # Of keys a program reads at once; two stages of keys and values fit any GPU's shared memory.
 TILE_BYTES = 16384
+# Sums a program keeps in registers before it takes twice the threads.
+WIDE = 8192
 # Rows and query heads whose parts one program joins.
 JOINED = 4
 # A pointer to 16 aligned bytes and one to 8 are two kernels to Triton, and a pause to compile each.
@@ -102,6 +104,7 @@ class PagedStep:
                 ROWS=launch.tiling.rows, COLUMNS=columns,
                 WINDOW=call.scope.window or 0, CHUNK=call.scope.chunk or 0,
                 TILE_WIDTH=TILE_FIELDS, num_stages=2,
+                num_warps=8 if launch.tiling.rows * value_pad > WIDE else 4,
             )  # fmt: skip
         out = torch.empty(rows, heads, value_dim, dtype=query.dtype, device=query.device)
         sinks = acc if call.sinks is None else call.sinks.float()
