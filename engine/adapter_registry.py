@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from adapters.format import MAX_MASKS, AdapterConfig
+from adapters.profile import HitProfile
 from adapters.successor import Successor
 from engine.errors import AdapterNameTaken, AdapterRefused, NoFreeSlot, UnknownAdapter
 from engine.speculation.planner import Planner
@@ -89,6 +90,7 @@ class LoadedAdapter:
     name: str
     folder: str
     slot: int
+    profile: HitProfile
     successor: Successor | None
     planner: Planner
     num_users: int = 0
@@ -148,7 +150,8 @@ class AdapterRegistry:
         self._place(slot, prepared.prompt_kv, prepared.mask_embeddings)
         # Only now: where placing fails, the slot stays free.
         self._free.remove(slot)
-        adapter = LoadedAdapter(name, folder, slot, prepared.successor, prepared.planner)
+        profile, successor = prepared.config.profile, prepared.successor
+        adapter = LoadedAdapter(name, folder, slot, profile, successor, prepared.planner)
         self._by_name[name] = adapter
         return adapter
 

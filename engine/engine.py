@@ -255,6 +255,7 @@ class Engine:
             branches = Branches(
                 [group for _, group in pairs],
                 adapter.successor,
+                adapter.profile.temperatures,
                 self.runner.embed,
                 self.runner.project,
             )

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 from tqdm import tqdm
 
 from adapters.profile import HitProfile
@@ -17,6 +18,7 @@ from adapters.tuning.trainer import Contexts, run_groups
 
 COMB_WIDTH = 5
 SAMPLES_AT_ONCE = 4
+TEMPERATURES = (0.5, 0.6, 0.7, 0.8, 0.9, 1.0, 1.1, 1.25, 1.4, 1.6, 1.8, 2.0, 2.5, 3.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +42,7 @@ def evaluate(
     masks = len(mask_embeddings)
     hits = torch.zeros(masks, ranks)
     counts = torch.zeros(masks)
+    losses = torch.zeros(masks, len(TEMPERATURES))
     emitted = forwards = 0
     ordered = sorted((s for s in samples if s.anchors()), key=lambda s: len(s.token_ids))
     for first in tqdm(range(0, len(ordered), SAMPLES_AT_ONCE), desc="evaluate", unit="batch"):
@@ -54,6 +57,7 @@ def evaluate(
         alive = torch.ones(right.shape[:2], dtype=torch.bool)
         for depth in range(masks):
             alive = alive & (places[:, :, depth] >= 0)
+            losses[depth] += _losses(logits[:, depth::masks][alive], places[:, :, depth][alive])
             hits[depth] += right[:, :, depth][alive].sum(dim=0)
             counts[depth] += alive.sum()
             alive = alive & right[:, :, depth].any(dim=-1)
@@ -63,8 +67,19 @@ def evaluate(
                 tokens, steps = _walk(by_anchor, start, end)
                 emitted, forwards = emitted + tokens, forwards + steps
     rates = (hits / counts.clamp(min=1)[:, None]).tolist()
-    profile = HitProfile(rates, [int(c) for c in counts])
+    # A depth that nothing was counted at has no loss at any temperature: it stays as it is.
+    best = [row.index(min(row)) if any(row) else TEMPERATURES.index(1.0) for row in losses.tolist()]
+    temperatures = [TEMPERATURES[i] for i in best]
+    profile = HitProfile(rates, [int(c) for c in counts], temperatures)
     return Evaluation(profile, emitted / max(1, forwards))
+
+
+def _losses(logits: Tensor, labels: Tensor) -> Tensor:
+    """Total cross-entropy in nats at each of `TEMPERATURES`; logits `[places, vocab]`."""
+    labels = labels.to(logits.device)
+    return torch.stack(
+        [functional.cross_entropy(logits / t, labels, reduction="sum").cpu() for t in TEMPERATURES]
+    )
 
 
 def _walk(right: dict[int, Tensor], start: int, end: int) -> tuple[int, int]:

@@ -44,12 +44,19 @@ class Branches:
     """Children of the nodes of several draft trees, one level a call, from the roots down.
 
     roots, sizes: bonus token and number of masks, which is how deep to draft, of every group.
+    temperatures: of the logits, by depth (`HitProfile.temperatures`).
     """
 
     def __init__(
-        self, groups: Sequence[MaskGroup], successor: Successor | None, embed: Layer, project: Layer
+        self,
+        groups: Sequence[MaskGroup],
+        successor: Successor | None,
+        temperatures: Sequence[float],
+        embed: Layer,
+        project: Layer,
     ) -> None:
-        self.successor, self.embed, self.project = successor, embed, project
+        self.successor, self.temperatures = successor, temperatures
+        self.embed, self.project = embed, project
         self.roots = [group.bonus_token for group in groups]
         self.sizes = [len(group.hidden) for group in groups]
         self._firsts = [sum(self.sizes[:i]) for i in range(len(groups))]
@@ -79,6 +86,7 @@ class Branches:
                 before = torch.tensor([p.before for p in parents], device=device)
                 self._state = self._state.index_select(0, before)
             hidden, self._state = self.successor.advance(hidden, read, tokens, self._state)
+        logits = self.project(hidden) / self.temperatures[self._depth]
         self._depth += 1
-        probabilities, tokens = self.project(hidden).softmax(dim=-1).topk(width, dim=-1)
+        probabilities, tokens = logits.softmax(dim=-1).topk(width, dim=-1)
         return tokens.tolist(), probabilities.tolist()

@@ -133,8 +133,9 @@ def test_serving_ranks_the_true_path_as_tuning_trained_it(rank: int) -> None:
     hidden = trained(None)
     target.head = keep
     group = MaskGroup(hidden, sample.token_ids[anchor])
-    branches = Branches([group, group], successor, target.embedding, target.head)
-    expected = trained(successor).softmax(dim=-1)
+    temperatures = [0.5, 1.0, 2.0]
+    branches = Branches([group, group], successor, temperatures, target.embedding, target.head)
+    expected = (trained(successor) / torch.tensor(temperatures)[:, None]).softmax(dim=-1)
     for mask in range(masks):
         token = sample.token_ids[anchor + mask]
         parents = [Parent(0, token, 0), Parent(1, token, min(mask, 1))]
