@@ -49,8 +49,8 @@ class Tiling:
 # sums are a row's worth each and want larger parts; a prefill chunk has programs enough with one.
 PLAIN, TREE, PREFILL = Tiling(16, 256), Tiling(64, 512), Tiling(64, 1 << 30)
 LONGEST_TREE = 128
-# Of keys a program reads at once; two stages of keys and values fit any GPU's shared memory.
-TILE_BYTES = 16384
+# Of keys a program reads at once: small enough for GPUs with 99 KiB of shared memory.
+TILE_BYTES = 8192
 # Sums a program keeps in registers before it takes twice the threads.
 WIDE = 8192
 # Rows and query heads whose parts one program joins.

@@ -33,7 +33,7 @@ def compiled(kernel, **constants):
     source = ASTSource(kernel, signature, constants)
     triton.compile(source, target=GPUTarget("cuda", 90, 32), options={"num_stages": 2})
 
-sizes = dict(KEY_DIM=96, VALUE_DIM=96, KEY_PAD=128, VALUE_PAD=128, BLOCK_SIZE=16, COLUMNS=64)
+sizes = dict(KEY_DIM=96, VALUE_DIM=96, KEY_PAD=128, VALUE_PAD=128, BLOCK_SIZE=16, COLUMNS=32)
 for rows, window, chunk, softcap in ((16, 0, 0, 0.0), (64, 1000, 512, 30.0)):
     compiled(
         attend_parts, **sizes, SOFTCAP=softcap, SHARE=4, ROWS=rows, WINDOW=window, CHUNK=chunk,
