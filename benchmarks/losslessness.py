@@ -25,7 +25,7 @@ from tqdm import tqdm
 from transformers import AutoModelForCausalLM, DynamicCache
 
 from adapters.format import BitaAdapter
-from benchmarks.conversations import Player, Render
+from benchmarks.workloads.conversations import Conversations, Render
 from engine.answers import EngineAnswers
 from engine.config import EngineConfig
 from engine.engine import Engine
@@ -40,14 +40,13 @@ G3_FACTOR = 1.5
 
 def prompts_of(model: Path, count: int, render: Render | None = None) -> list[list[int]]:
     """First and second prompts of the benchmark's conversations."""
-    player = Player(model, render=render)
+    workload = Conversations(model, turns=2, render=render)
     found: list[list[int]] = []
-    for play in player.plays(len(player.conversations)):
-        while len(found) < count and (prompt := player.advance(play)) is not None:
-            found.append(prompt)
-            player.answer(play, [])
-            if len(play.said) > 3:
-                break
+    for number in range(len(workload.conversations)):
+        session = workload.session(number)
+        while len(found) < count and (call := session.advance()) is not None:
+            found.append(call.token_ids)
+            session.answer("")
     return found
 
 

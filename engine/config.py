@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from engine.errors import EngineError
+from engine.speculation.sources import NAMES
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,6 +20,8 @@ class EngineConfig:
     dtype: "auto" (the fastest the device multiplies well), "float32", "bfloat16", "float16".
     tree: draft tree: "auto" (fitted to the adapter's measured hit rates and the device),
         "comb" (the paper's), "chain", or "fitted:ROWS" (best tree of at most ROWS rows).
+    drafters: sources of drafts that requests use unless they say otherwise, of "bita", "ngram" and
+        "prediction"; a fixed tree is the adapter's alone.
     block_size: tokens a KV block. kv_cache_memory: bytes of KV cache; 0 picks by the device.
     max_num_seqs: sequences in one forward. max_num_batched_tokens: rows in one forward.
     max_model_len: tokens of prompt and completion; 0 takes the model's own.
@@ -34,6 +37,7 @@ class EngineConfig:
     device: str = "auto"
     dtype: str = "auto"
     tree: str = "auto"
+    drafters: tuple[str, ...] = NAMES
     block_size: int = 16
     kv_cache_memory: int = 0
     max_num_seqs: int = 64
@@ -48,6 +52,9 @@ class EngineConfig:
         for name in ("block_size", "max_num_seqs", "max_num_batched_tokens", "max_waiting"):
             if getattr(self, name) < 1:
                 raise EngineError(f"{name} must be at least 1, not {getattr(self, name)}")
+        for name in self.drafters:
+            if name not in NAMES:
+                raise EngineError(f"drafters are {', '.join(NAMES)}, not {name!r}")
         if self.max_adapters < 0:
             raise EngineError(f"max_adapters must be at least 0, not {self.max_adapters}")
         if 0 < self.max_adapters < len(self.adapters):

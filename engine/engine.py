@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Mapping
+from typing import TypeAlias
 
 import torch
 from torch import Tensor
@@ -24,13 +25,19 @@ from engine.sampling.processors import process
 from engine.sampling.sampler import choose
 from engine.scheduler import Scheduled, Scheduler
 from engine.sequence import Sequence
+from engine.speculation import ngram, prediction
 from engine.speculation.bita import Branches, MaskGroup
 from engine.speculation.cost import StepCostModel
+from engine.speculation.drafter import Chain, Drafter
+from engine.speculation.growth import Ranker, Unranked
 from engine.speculation.planner import PLAIN, Adaptive, Fixed, Planner, named
+from engine.speculation.sources import NGRAM, PREDICTION
 from engine.speculation.tree import TreeTopology
 from engine.speculation.verify import Acceptance, walk
 from engine.stats import EngineStats, PhaseClock
 from engine.step_cost import step_cost
+
+_Drafting: TypeAlias = tuple[Sequence, MaskGroup, list[Chain]]
 
 CPU_KV_BYTES = 1 << 30
 GPU_KV_SHARE = 0.85
@@ -70,8 +77,9 @@ class Engine:
             warm_up(self.runner)
         self.adapters = AdapterRegistry(room, self.runner.set_adapter)
         self.cost: StepCostModel | None = None
-        if config.tree == "auto" and room.slots:
+        if config.tree == "auto":
             self.cost = step_cost(self.runner, loaded, config, self.max_model_len)
+        self._unadapted = Adaptive((), self.cost) if self.cost is not None else None
         for name, adapter in adapters.items():
             self.adapters.load(name, self.prepare(adapter), config.adapters.get(name, ""))
         self.scheduler = Scheduler(config, BlockPool(num_blocks, config.block_size), self._plan)
@@ -104,6 +112,7 @@ class Engine:
             seed=secrets.randbits(63) if request.sampling.seed is None else request.sampling.seed,
             adapter=self._adapter_of(request),
             max_tokens=self._token_limit(request),
+            drafters=self._drafters_of(request),
         )
         self.scheduler.add(sequence)
         self.adapters.acquire(sequence.adapter)
@@ -211,7 +220,7 @@ class Engine:
             (*self.loaded.eos_token_ids, *params.stop_token_ids),
         )
         positions = [len(sequence.token_ids) + depth for depth in tree.topology.depths]
-        return choose(logits, params, sequence.seed, positions)
+        return choose(logits, params, sequence.seed, positions, sequence.noise)
 
     def _commit(
         self, scheduled: list[Scheduled], batch: ForwardBatch, accepted: list[Acceptance | None]
@@ -237,30 +246,35 @@ class Engine:
         output: ModelOutput,
         accepted: list[Acceptance | None],
     ) -> None:
-        """The next step's trees, from the mask group of each last accepted node."""
-        drafting: dict[LoadedAdapter, list[tuple[Sequence, MaskGroup]]] = {}
+        """The next step's trees, from each last accepted node's mask group and from chains."""
+        drafting: dict[LoadedAdapter | None, list[_Drafting]] = {}
         for item, segment, acceptance in zip(scheduled, batch.segments, accepted, strict=True):
             sequence = item.sequence
             if acceptance is None or item.tree is None or sequence.finish_reason is not None:
                 continue
             sequence.draft = None
             masks, node = item.tree.topology.masks, acceptance.last_node
-            if masks[node] and sequence.adapter is not None:
+            size = masks[node] if sequence.adapter is not None else 0
+            chains = sequence.chains()
+            if size or chains:
                 first = segment.mask_row(masks, node)
-                group = MaskGroup(
-                    output.hidden[first : first + masks[node]], acceptance.bonus_token
+                group = MaskGroup(output.hidden[first : first + size], acceptance.bonus_token)
+                drafting.setdefault(sequence.adapter, []).append((sequence, group, chains))
+        for adapter, parts in drafting.items():
+            groups, chains_of = [group for _, group, _ in parts], [chains for *_, chains in parts]
+            ranker: Ranker = Unranked([group.bonus_token for group in groups])
+            planner = adapter.planner if adapter is not None else self._unadapted
+            assert planner is not None, "chains are only there with a planner"
+            if adapter is not None and any(len(group.hidden) for group in groups):
+                ranker = Branches(
+                    groups,
+                    adapter.successor,
+                    adapter.profile.temperatures,
+                    self.runner.embed,
+                    self.runner.project,
                 )
-                drafting.setdefault(sequence.adapter, []).append((sequence, group))
-        for adapter, pairs in drafting.items():
-            branches = Branches(
-                [group for _, group in pairs],
-                adapter.successor,
-                adapter.profile.temperatures,
-                self.runner.embed,
-                self.runner.project,
-            )
-            trees = adapter.planner.draft(branches, len(scheduled))
-            for (sequence, _), tree in zip(pairs, trees, strict=True):
+            trees = planner.draft(ranker, chains_of, len(scheduled))
+            for (sequence, *_), tree in zip(parts, trees, strict=True):
                 sequence.draft = tree
 
     def _emit(
@@ -276,13 +290,15 @@ class Engine:
                 continue
             tokens = self._until_end(sequence, acceptance.tokens(item.tree))
             decoding = sequence.num_generated > 0
-            sequence.token_ids += tokens
+            sequence.append(tokens)
             self.scheduler.committed(
                 sequence, item.num_causal + 1 + min(len(acceptance.path), len(tokens))
             )
             if decoding:
-                sequence.receipt.add(item.tree.num_drafts, len(tokens) - 1)
-                self._stats.speculation.add(item.tree.num_drafts, len(tokens) - 1)
+                sources = item.tree.sources
+                hits = [sources[node] for node in acceptance.path[: len(tokens) - 1]]
+                sequence.receipt.add(item.tree.num_drafts, len(hits))
+                self._stats.speculation.add(sources[1:], hits)
             report = None
             if sequence.request.sampling.logprobs is not None:
                 rows = [first, *(first + node for node in acceptance.path)][: len(tokens)]
@@ -323,7 +339,23 @@ class Engine:
 
     def _adapter_of(self, request: Request) -> LoadedAdapter | None:
         named = None if request.adapter is None else self.adapters[request.adapter]
-        return (named or self.adapters.default) if request.speculation else None
+        return (named or self.adapters.default) if self._uses(request, "bita") else None
+
+    def _drafters_of(self, request: Request) -> list[Drafter]:
+        """Sources of chains; none where the tree is fixed, which has no place for them."""
+        drafters: list[Drafter] = []
+        if self._unadapted is None:
+            return drafters
+        if request.prediction and self._uses(request, "prediction"):
+            alignment = prediction.Alignment(request.prediction)
+            drafters.append(Drafter(PREDICTION, alignment, prediction.PRIORS))
+        if self._uses(request, "ngram"):
+            drafters.append(Drafter(NGRAM, ngram.NgramIndex(request.token_ids), ngram.PRIORS))
+        return drafters
+
+    def _uses(self, request: Request, source: str) -> bool:
+        wanted = request.drafters.get(source, source in self.config.drafters)
+        return request.speculation and wanted
 
     def _token_limit(self, request: Request) -> int:
         """Tokens the request may generate. Raises where prompt or completion do not fit."""
@@ -333,6 +365,11 @@ class Engine:
         vocabulary = self.loaded.facts.vocab_size
         if not all(0 <= t < vocabulary for t in request.token_ids):
             raise RequestError(f"prompt token ids must be below {vocabulary}", "prompt")
+        if (
+            request.prediction
+            and not 0 <= min(request.prediction) <= max(request.prediction) < vocabulary
+        ):
+            raise RequestError(f"prediction token ids must be below {vocabulary}", "prediction")
         if not all(0 <= t < vocabulary for t in params.logit_bias):
             raise RequestError(f"logit_bias token ids must be below {vocabulary}", "logit_bias")
         room = self.max_model_len - prompt

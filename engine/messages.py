@@ -24,7 +24,7 @@ from engine.request import (
 )
 from engine.stats import EngineStats, SpecDecodingStats
 
-VERSION = 2
+VERSION = 3
 HEADER_BYTES = 4
 MAX_BYTES = 1 << 28
 
@@ -181,12 +181,16 @@ def _stats(data: dict[str, Any]) -> EngineStats:
     return EngineStats(**{**data, "speculation": SpecDecodingStats(**data["speculation"])})
 
 
+def _config(data: dict[str, Any]) -> EngineConfig:
+    return EngineConfig(**{**data, "drafters": tuple(data["drafters"])})
+
+
 def _info(data: dict[str, Any]) -> ModelInfo:
     return ModelInfo(**{**data, "eos_token_ids": tuple(data["eos_token_ids"])})
 
 
 _BUILDERS = {
-    "Start": lambda d: {**d, "config": EngineConfig(**d["config"])},
+    "Start": lambda d: {**d, "config": _config(d["config"])},
     "Add": lambda d: {"request": _request(d["request"])},
     "Ready": lambda d: {**d, "info": _info(d["info"])},
     "Outputs": lambda d: {

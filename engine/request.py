@@ -104,6 +104,8 @@ class Request:
 
     adapter: name of the BiTA adapter that drafts; None uses the engine's default adapter.
     speculation: False decodes plainly, one token a forward.
+    drafters: source -> whether it drafts, where the request asks for other than the engine's own.
+    prediction: tokens the output is expected to have, or empty.
     priority: smaller runs first; equal priorities in order of arrival.
     """
 
@@ -112,6 +114,8 @@ class Request:
     sampling: SamplingParams = field(default_factory=SamplingParams)
     adapter: str | None = None
     speculation: bool = True
+    drafters: dict[str, bool] = field(default_factory=dict)
+    prediction: list[int] = field(default_factory=list)
     priority: int = 0
 
 

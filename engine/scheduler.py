@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from bisect import insort
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from engine.cache.block_pool import BlockPool
 from engine.cache.prefix import ROOT, hash_block, longest_cached_prefix
@@ -81,6 +81,10 @@ class Scheduler:
                 continue
             item = self._fit(sequence, budget, max(decoding, 1))
             while not self._reserve(item):
+                if item.tree is not None and item.tree.num_drafts:
+                    # Nobody is preempted for drafts.
+                    item = replace(item, tree=_without_drafts(item.tree))
+                    continue
                 victim = self._last_in_line()
                 self._preempt(victim)
                 scheduled = [s for s in scheduled if s.sequence is not victim]
@@ -198,3 +202,7 @@ class Scheduler:
     def _release(self, sequence: Sequence) -> None:
         self.pool.free(sequence.block_table)
         sequence.forget_kv()
+
+
+def _without_drafts(tree: DraftTree) -> DraftTree:
+    return TreeTopology.root(tree.topology.masks[0]).fill(tree.token_ids[0])

@@ -5,9 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from enum import Enum, auto
 
+from torch import Tensor
+
 from engine.adapter_registry import LoadedAdapter
 from engine.request import FinishReason, Request, SpecReceipt
-from engine.speculation.tree import DraftTree
+from engine.speculation.drafter import Chain, Drafter
+from engine.speculation.tree import MAX_ROWS, DraftTree
 
 
 class SequenceStatus(Enum):
@@ -25,15 +28,17 @@ class Sequence:
     token_ids: prompt and output. num_computed_tokens: how many of them have committed KV;
         decoding leaves exactly the last one out: it is the root of the next step.
     block_table: KV blocks, in order. block_hashes: of its full blocks, as far as computed.
-    draft: what the last accepted node's mask group drafted, if it had one.
-    adapter: the one that drafts, None for plain decoding.
-    seed: key of the sampling noise.
+    draft: the next tree, if anything was drafted for it.
+    adapter: the one that drafts, None for none. drafters: other sources of drafts.
+    seed: key of the sampling noise. noise: what is drawn of it for tokens to come, by position.
     """
 
     request: Request
     seed: int
     adapter: LoadedAdapter | None
     max_tokens: int
+    drafters: list[Drafter] = field(default_factory=list)
+    noise: dict[int, Tensor] = field(default_factory=dict)
     token_ids: list[int] = field(default_factory=list)
     num_prompt_tokens: int = 0
     num_computed_tokens: int = 0
@@ -64,6 +69,18 @@ class Sequence:
     def num_generated(self) -> int:
         """Number of generated tokens."""
         return len(self.token_ids) - self.num_prompt_tokens
+
+    def append(self, tokens: list[int]) -> None:
+        """Take the tokens of a step."""
+        self.token_ids += tokens
+        for drafter in self.drafters:
+            drafter.observe(tokens)
+
+    def chains(self) -> list[Chain]:
+        """What the drafters propose, no further than the last token that may be generated."""
+        # The last one comes without a draft, from the last accepted node.
+        limit = min(MAX_ROWS, self.max_tokens - self.num_generated) - 1
+        return [c for drafter in self.drafters for c in drafter.propose(limit) if c.tokens]
 
     @property
     def order(self) -> int:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+
+from engine.speculation.sources import NAMES, count
 
 PHASES = ("schedule", "batch", "forward", "verify", "commit", "emit", "draft")
 """Of a step, in their order."""
@@ -17,6 +20,8 @@ class SpecDecodingStats:
     num_accepted_tokens_per_pos: accepted draft tokens by depth, depth 1 first.
     acceptance_lengths: entry k counts forwards of a decoding sequence that emitted k + 1 tokens,
         the bonus token included, whether or not anything was drafted.
+    drafted_by_source, accepted_by_source: draft tokens by who proposed them; one that several
+        proposed counts for each.
     """
 
     num_drafts: int = 0
@@ -24,9 +29,20 @@ class SpecDecodingStats:
     num_accepted_tokens: int = 0
     num_accepted_tokens_per_pos: list[int] = field(default_factory=list)
     acceptance_lengths: list[int] = field(default_factory=list)
+    drafted_by_source: dict[str, int] = field(default_factory=lambda: dict.fromkeys(NAMES, 0))
+    accepted_by_source: dict[str, int] = field(default_factory=lambda: dict.fromkeys(NAMES, 0))
 
-    def add(self, drafted: int, accepted: int) -> None:
-        """Count one verified forward of one sequence."""
+    def add(self, drafted: Sequence[int], accepted: Sequence[int]) -> None:
+        """Count one verified forward of one sequence, given the sources of its drafts."""
+        self._count(len(drafted), len(accepted))
+        for totals, nodes in (
+            (self.drafted_by_source, drafted),
+            (self.accepted_by_source, accepted),
+        ):
+            for name, number in count(nodes).items():
+                totals[name] += number
+
+    def _count(self, drafted: int, accepted: int) -> None:
         self.num_drafts += drafted > 0
         self.num_draft_tokens += drafted
         self.num_accepted_tokens += accepted

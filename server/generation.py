@@ -12,9 +12,10 @@ from typing import Any, TypeAlias, cast
 
 from engine.errors import EngineDead
 from engine.request import FinishReason, Request, RequestOutput, SpecReceipt
+from engine.speculation.prediction import Alignment
 from server.logging import RequestRecord
 from server.prompts import check_token_ids
-from server.schemas.common import GenerationRequest
+from server.schemas.common import GenerationRequest, Speculation
 from server.serving import Serving
 
 IndexedOutputs: TypeAlias = AsyncGenerator[tuple[int, RequestOutput], None]
@@ -54,6 +55,7 @@ def plan(
     prefix: str,
     max_tokens: int | None,
     logprobs: int | None,
+    prediction: list[int] | None = None,
 ) -> Job:
     """The engine requests of `body` for these prompts.
 
@@ -65,6 +67,7 @@ def plan(
     check_token_ids(list(samplings[0].stop_token_ids), info.vocab_size, "stop_token_ids")
     # Ours, not the client's x-request-id: the engine needs ids that are never used twice.
     completion_id = f"{prefix}-{uuid.uuid4().hex}"
+    speculation = body.speculation or Speculation()
     choices = [(prompt, sampling) for prompt in prompts for sampling in samplings]
     requests = [
         Request(
@@ -72,7 +75,9 @@ def plan(
             token_ids=prompt,
             sampling=sampling,
             adapter=adapter,
-            speculation=body.drafting,
+            speculation=speculation.enabled,
+            drafters=speculation.drafters,
+            prediction=prediction or [],
         )
         for index, (prompt, sampling) in enumerate(choices)
     ]
@@ -87,12 +92,17 @@ class Tally:
     def __init__(self, job: Job, record: RequestRecord) -> None:
         self._job, self._record = job, record
         self._latest: dict[int, RequestOutput] = {}
+        # Followed here and not only in the engine: stop strings have cut the outputs by now, and
+        # the counts are the same however many drafts the engine had time for.
+        self._predictions = [Alignment(r.prediction) for r in job.requests if r.prediction]
         record.completion_id, record.model = job.completion_id, job.model
         record.adapter = job.requests[0].adapter
 
     def add(self, index: int, output: RequestOutput) -> None:
         """Count one output of choice `index`."""
         self._latest[index] = output
+        if self._predictions:
+            self._predictions[index].extend(output.token_ids)
         if output.token_ids:
             self._record.saw_token()
         self._record.output_tokens += len(output.token_ids)
@@ -110,12 +120,18 @@ class Tally:
         prompt = sum(output.num_prompt_tokens for output in firsts)
         completion = sum(output.num_generated_tokens for output in self._latest.values())
         cached = sum(output.num_cached_tokens for output in firsts)
-        return {
+        usage = {
             "prompt_tokens": prompt,
             "completion_tokens": completion,
             "total_tokens": prompt + completion,
             "prompt_tokens_details": {"cached_tokens": cached},
         }
+        if self._predictions:
+            usage["completion_tokens_details"] = {
+                "accepted_prediction_tokens": sum(p.accepted for p in self._predictions),
+                "rejected_prediction_tokens": sum(p.rejected for p in self._predictions),
+            }
+        return usage
 
     def metrics(self) -> dict[str, Any]:
         """What speculation did for this request, in vLLM's shape."""

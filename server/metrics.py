@@ -167,6 +167,12 @@ class _EngineCollector(Collector):
             {(str(position),): count for position, count in enumerate(by_position)},
             "position",
         )
+        for name, help_text, by_source in (
+            ("bita_draft_tokens", "Draft tokens verified, by source.", stats.drafted_by_source),
+            ("bita_accepted_tokens", "Those accepted, by source.", stats.accepted_by_source),
+        ):
+            values: dict[tuple[str, ...], float] = {(s,): n for s, n in by_source.items()}
+            yield self._counter(name, help_text, values, "source")
         yield self._acceptance(stats.acceptance_lengths)
 
     def _acceptance(self, counts: Sequence[int]) -> Metric:

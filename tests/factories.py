@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Mapping, Sequence
 from typing import Any
+from unittest import mock
 
 import torch
 import transformers
@@ -21,12 +22,14 @@ from engine.model.loader import LoadedModel
 from engine.model.runner import Route
 from engine.model.selftest import VOCAB, shrink
 from engine.request import Request, RequestOutput, SamplingParams
+from engine.speculation.cost import StepCostModel
 
 INTERFACE = [
     *("Llama", "Qwen2", "Qwen3", "Mistral", "Gemma2", "Gemma3Text", "Phi3", "GPTNeoX"),
     *("OPT", "GPT2", "Granite", "Olmo2", "Llama4Text", "Mixtral", "Qwen3Moe"),
 ]
 MASK = ["Falcon", "GPTJ"]
+COST = StepCostModel((1, 64, 256), (1.0, 1.5, 6.0))
 
 
 def tiny_config(architecture: str) -> Any:
@@ -102,7 +105,10 @@ def random_adapter(
 def engine(
     loaded: LoadedModel, adapters: Mapping[str, BitaAdapter] | None = None, **config: Any
 ) -> Engine:
-    """An engine with small blocks, so that tests cross block borders often."""
+    """An engine with small blocks, so that tests cross block borders often.
+
+    With the tree "auto" its rows cost what `COST` says, on every machine.
+    """
     defaults: dict[str, Any] = {
         "model": "tiny",
         "tree": "comb",
@@ -110,7 +116,8 @@ def engine(
         "max_num_batched_tokens": 256,
         "kv_cache_memory": 1 << 24,
     }
-    return Engine(EngineConfig(**{**defaults, **config}), loaded, adapters or {})
+    with mock.patch("engine.engine.step_cost", return_value=COST):
+        return Engine(EngineConfig(**{**defaults, **config}), loaded, adapters or {})
 
 
 def prompts(count: int, seed: int = 0, longest: int = 40) -> list[list[int]]:

@@ -18,18 +18,30 @@ _WORD = (1 << 64) - 1
 
 
 def choose(
-    logits: Tensor, params: SamplingParams, seed: int, positions: Sequence[int]
+    logits: Tensor,
+    params: SamplingParams,
+    seed: int,
+    positions: Sequence[int],
+    drawn: dict[int, Tensor] | None = None,
 ) -> list[int]:
     """A token for every row of processed logits, float32 `[nodes, vocab]`; ties: the lowest id.
 
     positions: of the token that each row chooses; rows of equal position share their noise.
+    drawn: noise by position, kept between steps: what drafts were rejected at comes again, and
+        to draw noise takes longer than to choose with it.
     """
     if not params.greedy:
         vocab = logits.shape[-1]
         distinct = sorted(set(positions))
-        drawn = torch.stack([noise(seed, position, vocab) for position in distinct])
+        known = {} if drawn is None else drawn
+        for passed in [position for position in known if position < distinct[0]]:
+            del known[passed]
+        for position in distinct:
+            if position not in known:
+                known[position] = noise(seed, position, vocab)
+        values = torch.stack([known[position] for position in distinct])
         rows = torch.tensor([distinct.index(position) for position in positions])
-        logits = logits + drawn.to(logits.device)[rows.to(logits.device)]
+        logits = logits + values.to(logits.device)[rows.to(logits.device)]
     return logits.argmax(dim=-1).tolist()
 
 

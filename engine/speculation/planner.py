@@ -4,21 +4,30 @@
 threshold (`growth`), the same for all sequences of a step. The threshold is the one that, on the
 adapter's measured hit rates and the machine's measured step cost, emits the most tokens a second:
 a busy server so leaves out the rows that cost more than they bring, and in the end all of them.
+
+Chains of other sources come without masks, so that their rows pay or do not in the step itself:
+those are taken that raise its rate of tokens.
 """
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
+from operator import mul
 from typing import Protocol
+
+import numpy as np
 
 from engine.speculation.bita import Parent
 from engine.speculation.cost import StepCostModel
+from engine.speculation.drafter import Chain
 from engine.speculation.fit import Hits, fit_tree, path_probabilities, steady_state
-from engine.speculation.growth import Ranker, fill, grow, mask_groups
+from engine.speculation.growth import Ranker, Unranked, fill, grow, mask_groups
 from engine.speculation.tree import DraftTree, TreeTopology
 
 PLAIN = TreeTopology.root(0)
+MAX_PLANNED_ROWS = 4096
 THRESHOLDS = (0.6, 0.45, 0.35, 0.27, 0.2, 0.15, 0.11, 0.08, 0.06, 0.045, 0.03, 0.02)
 
 
@@ -29,13 +38,15 @@ class Planner(Protocol):
         """What a sequence runs that nothing is drafted for, when so many decode."""
         ...
 
-    def draft(self, ranker: Ranker, num_decoding: int) -> list[DraftTree]:
-        """The next tree for every mask group of `ranker`."""
+    def draft(
+        self, ranker: Ranker, chains: Sequence[Sequence[Chain]], num_decoding: int
+    ) -> list[DraftTree]:
+        """The next tree for every mask group of `ranker`, from it and from each one's chains."""
         ...
 
 
 class Fixed:
-    """Always the same topology, as deep as a group drafts."""
+    """Always the same topology, as deep as a group drafts; it has no room for chains."""
 
     def __init__(self, topology: TreeTopology) -> None:
         self.topology = topology
@@ -44,16 +55,19 @@ class Fixed:
         """As `Planner.first`."""
         return TreeTopology.root(self.topology.masks[0])
 
-    def draft(self, ranker: Ranker, num_decoding: int) -> list[DraftTree]:
+    def draft(
+        self, ranker: Ranker, chains: Sequence[Sequence[Chain]], num_decoding: int
+    ) -> list[DraftTree]:
         """As `Planner.draft`."""
         return fill(self.topology, ranker)
 
 
 class Adaptive:
-    """Rows by their worth."""
+    """Rows by their worth. Without an adapter, `hits` is empty."""
 
     def __init__(self, hits: Hits, cost: StepCostModel) -> None:
         self.cost, self.promise = cost, _promise(hits)
+        self._seconds = np.array([cost(rows) for rows in range(MAX_PLANNED_ROWS)])
         self.outlooks = [Outlook.of(hits, t, self.promise) for t in (1.0, *THRESHOLDS)]
         self._chosen: dict[int, Outlook] = {}
 
@@ -73,12 +87,41 @@ class Adaptive:
         """As `Planner.first`."""
         return _undrafted(self.threshold(num_decoding), self.promise)
 
-    def draft(self, ranker: Ranker, num_decoding: int) -> list[DraftTree]:
+    def draft(
+        self, ranker: Ranker, chains: Sequence[Sequence[Chain]], num_decoding: int
+    ) -> list[DraftTree]:
         """As `Planner.draft`."""
-        threshold = self.threshold(num_decoding)
+        threshold, worth = self.threshold(num_decoding), self.chain_threshold(chains, num_decoding)
+        if worth >= 1.0:
+            chains = ()
         if threshold >= 1.0:
-            return [PLAIN.fill(root) for root in ranker.roots]
-        return grow(ranker, threshold, self.promise)
+            if not chains:
+                return [PLAIN.fill(root) for root in ranker.roots]
+            return grow(Unranked(ranker.roots), worth, (), chains)
+        if chains:
+            # The more a step does without a row, the more the row must bring: what either source
+            # does alone is the least that both will do.
+            threshold = max(threshold, worth)
+        return grow(ranker, threshold, self.promise, chains)
+
+    def chain_threshold(self, chains: Sequence[Sequence[Chain]], num_decoding: int) -> float:
+        """Tokens the least of the rows brings that together raise a step's rate most; 1 if none.
+
+        Rows of each sequence's best chain are taken in order of worth, on top of one row a
+        sequence. Whatever the cost curve's form, every number of them is tried.
+        """
+        best_chains = [
+            max((list(itertools.accumulate(chain.shares, mul)) for chain in own), key=sum)
+            for own in chains
+            if own
+        ]
+        first = min(num_decoding, MAX_PLANNED_ROWS - 1)
+        worth = sorted(itertools.chain.from_iterable(best_chains), reverse=True)
+        worth = worth[: MAX_PLANNED_ROWS - 1 - first]
+        tokens = num_decoding + np.cumsum([0.0, *worth])
+        rates = tokens / self._seconds[first : first + len(tokens)]
+        best = int(np.argmax(rates))
+        return worth[best - 1] if best else 1.0
 
 
 @dataclass(frozen=True, slots=True)

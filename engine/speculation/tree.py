@@ -1,8 +1,9 @@
 """Draft trees: their shape before a step (`TreeTopology`) and filled with tokens (`DraftTree`).
 
 Node 0 is the root: the last emitted token, whose KV is not stored yet. A node at depth d > 0
-carries what mask d - 1 gives behind its parent, chosen by rank; each node may have a mask group
-behind it, and the group of the last accepted node drafts the next step (BiTA sec. 3.2).
+carries what mask d - 1 gives behind its parent, chosen by rank, or what another source says comes
+there; each node may have a mask group behind it, and the group of the last accepted node drafts
+the next step (BiTA sec. 3.2).
 """
 
 from __future__ import annotations
@@ -10,6 +11,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+
+from engine.speculation.sources import BITA
+
+MAX_ROWS = 64
+"""Of one sequence in a step, root and masks included: what a row sees is a 64-bit word."""
 
 
 @dataclass(frozen=True)
@@ -99,19 +105,25 @@ class TreeTopology:
         token_ids = [root]
         for depth, rank in zip(topology.depths[1:], topology.ranks[1:], strict=True):
             token_ids.append(tokens[depth - 1][rank])
-        return DraftTree(tuple(token_ids), topology)
+        return DraftTree(tuple(token_ids), topology, topology.bita)
 
     def fill_with(self, token: int) -> DraftTree:
         """The whole tree with one token everywhere: a load to time, not drafts to verify."""
-        return DraftTree((token,) * len(self.parents), self)
+        return DraftTree((token,) * len(self.parents), self, self.bita)
+
+    @cached_property
+    def bita(self) -> tuple[int, ...]:
+        """Sources of the nodes where masks drafted all of them."""
+        return (0, *[BITA] * (len(self.parents) - 1))
 
 
 @dataclass(frozen=True)
 class DraftTree:
-    """A topology and the token of every node."""
+    """A topology, and by node its token and the bits of who proposed it (0 for the root)."""
 
     token_ids: tuple[int, ...]
     topology: TreeTopology
+    sources: tuple[int, ...]
 
     @property
     def num_drafts(self) -> int:

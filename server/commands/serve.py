@@ -98,6 +98,15 @@ def _add_engine_arguments(parser: argparse.ArgumentParser) -> None:
     )
     option(
         engine,
+        "--drafters",
+        default="bita,ngram,prediction",
+        type=drafter_names,
+        metavar="NAMES",
+        help="Who drafts unless a request says otherwise, comma-separated: the adapter (bita), the "
+        "request's own past (ngram), its 'prediction' (default: %(default)s).",
+    )
+    option(
+        engine,
         "--max-adapters",
         default=0,
         type=int,
@@ -223,6 +232,7 @@ def config_of(options: argparse.Namespace) -> ServerConfig:
         device=options.device,
         dtype=options.dtype,
         tree=options.tree,
+        drafters=options.drafters,
         kv_cache_memory=options.kv_cache_memory,
         max_num_seqs=options.max_num_seqs,
         max_num_batched_tokens=options.max_num_batched_tokens,
@@ -251,6 +261,18 @@ def byte_count(text: str) -> int:
     if match is None or match[2].upper() not in _UNITS:
         raise argparse.ArgumentTypeError(f"{text!r} is no size; write 512MiB or 4GiB")
     return int(float(match[1]) * _UNITS[match[2].upper()])
+
+
+def drafter_names(text: str) -> tuple[str, ...]:
+    """Sources of drafts, such as "bita,ngram"; none is plain decoding."""
+    from engine.speculation.sources import NAMES
+
+    names = tuple(name for name in text.split(",") if name)
+    if unknown := set(names) - set(NAMES):
+        raise argparse.ArgumentTypeError(
+            f"there is no drafter {', '.join(sorted(unknown))}; there are {', '.join(NAMES)}"
+        )
+    return names
 
 
 def _model_and_adapters(options: argparse.Namespace) -> tuple[Path, dict[str, str]]:

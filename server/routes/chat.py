@@ -30,6 +30,7 @@ async def create_chat_completion(
         prefix="chatcmpl",
         max_tokens=body.token_limit,
         logprobs=body.num_logprobs,
+        prediction=await _prediction(body, serving),
     )
     tally = generation.Tally(job, record_of(request))
     reply = ChatReply(body, job, tally, serving.token_texts)
@@ -45,3 +46,11 @@ async def _prompt(body: ChatCompletionRequest, serving: Serving) -> list[int]:
     tools = [tool.model_dump(exclude_none=True) for tool in body.tools or []]
     text = serving.template.render(messages, tools if body.uses_tools else None)
     return await prompts.encode(serving.client.tokenizer, text, False, "messages")
+
+
+async def _prediction(body: ChatCompletionRequest, serving: Serving) -> list[int]:
+    if body.prediction is None or not body.prediction.text:
+        return []
+    return await prompts.encode(
+        serving.client.tokenizer, body.prediction.text, False, "prediction.content"
+    )

@@ -88,6 +88,20 @@ class Tool(Schema):
     function: Function
 
 
+class Prediction(Schema):
+    """A text that the answer is expected to follow for the most part."""
+
+    type: Literal["content"]
+    content: str | list[TextPart]
+
+    @property
+    def text(self) -> str:
+        """All of it."""
+        if isinstance(self.content, str):
+            return self.content
+        return "".join(part.text for part in self.content)
+
+
 class ChatCompletionRequest(GenerationRequest):
     """A conversation to answer."""
 
@@ -122,6 +136,7 @@ class ChatCompletionRequest(GenerationRequest):
     max_completion_tokens: int | None = Field(None, ge=1, lt=2**31)
     logprobs: bool | None = None
     top_logprobs: int | None = Field(None, ge=0, le=MAX_LOGPROBS)
+    prediction: Prediction | None = None
     tools: list[Tool] | None = Field(None, max_length=128)
     tool_choice: Literal["auto", "none"] | None = None
 

@@ -63,9 +63,21 @@ class StreamOptions(Schema):
 
 
 class Speculation(Schema):
-    """enabled: whether tokens are drafted; the answer is the same, only its speed differs."""
+    """Who drafts; the answer is the same, only its speed differs.
+
+    enabled: false decodes plainly, whatever the others say. bita, ngram, prediction: one source
+    each; null leaves it to the server.
+    """
 
     enabled: bool = True
+    bita: bool | None = None
+    ngram: bool | None = None
+    prediction: bool | None = None
+
+    @property
+    def drafters(self) -> dict[str, bool]:
+        """The sources that the request decides about."""
+        return self.model_dump(exclude={"enabled"}, exclude_none=True)
 
 
 class GenerationRequest(Schema):
@@ -78,7 +90,6 @@ class GenerationRequest(Schema):
     UNSUPPORTED: ClassVar[NeutralValues] = {
         "best_of": (1,),
         "include_stop_str_in_output": (False,),
-        "prediction": (),
         "service_tier": ("auto", "default"),
         "skip_special_tokens": (True,),
         "store": (False,),
@@ -135,11 +146,6 @@ class GenerationRequest(Schema):
     def include_usage(self) -> bool:
         """Whether a stream ends with token counts."""
         return self.stream_options is not None and bool(self.stream_options.include_usage)
-
-    @property
-    def drafting(self) -> bool:
-        """Whether tokens are drafted."""
-        return self.speculation is None or self.speculation.enabled
 
     def sampling(self, choice: int, max_tokens: int | None, logprobs: int | None) -> SamplingParams:
         """How choice number `choice` samples: seeds of one request's choices are consecutive."""

@@ -25,6 +25,7 @@ class CompletionRequest(GenerationRequest):
     UNSUPPORTED: ClassVar[NeutralValues] = {
         **GenerationRequest.UNSUPPORTED,
         "echo": (False,),
+        "prediction": (),
         "response_format": ({"type": "text"},),
         "suffix": (),
     }

@@ -10,8 +10,8 @@ from adapters.successor import Successor
 from adapters.tuning.target import TargetModel
 from adapters.tuning.trainer import Contexts, run_groups
 from engine.speculation.bita import Branches, MaskGroup, Parent
-from engine.speculation.growth import MAX_NODES, MAX_ROWS, fill, grow, mask_groups
-from engine.speculation.tree import DraftTree, TreeTopology
+from engine.speculation.growth import MAX_NODES, fill, grow, mask_groups
+from engine.speculation.tree import MAX_ROWS, DraftTree, TreeTopology
 from tests.adapters import tiny
 
 

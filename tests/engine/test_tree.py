@@ -28,6 +28,11 @@ def candidates(depth: int, width: int) -> list[list[int]]:
     return [[100 * (d + 1) + rank for rank in range(width)] for d in range(depth)]
 
 
+def tree_of(tokens: tuple[int, ...], parents: tuple[int, ...]) -> DraftTree:
+    nothing = (0,) * len(tokens)
+    return DraftTree(tokens, TreeTopology(parents, nothing, nothing), nothing)
+
+
 def filled(topology: TreeTopology) -> DraftTree:
     return topology.fill(7, candidates(max(topology.depths), topology.num_ranks))
 
@@ -147,10 +152,10 @@ def test_a_load_to_time_has_all_rows_of_the_tree(topology: TreeTopology) -> None
 
 
 def test_ambiguous_trees_are_caught() -> None:
-    twins = DraftTree((7, 1, 1), TreeTopology((-1, 0, 0), (0, 0, 1), (0, 0, 0)))
+    twins = tree_of((7, 1, 1), (-1, 0, 0))
     with pytest.raises(AssertionError, match="node 2 repeats a sibling's token 1"):
         twins.check_integrity()
-    upside_down = DraftTree((7, 1, 2), TreeTopology((-1, 2, 0), (0, 0, 0), (0, 0, 0)))
+    upside_down = tree_of((7, 1, 2), (-1, 2, 0))
     with pytest.raises(AssertionError, match="node 1 comes before its parent 2"):
         upside_down.check_integrity()
-    DraftTree((7, 1, 1), TreeTopology((-1, 0, 1), (0, 0, 0), (0, 0, 0))).check_integrity()
+    tree_of((7, 1, 1), (-1, 0, 1)).check_integrity()

@@ -51,7 +51,8 @@ def trees(draw: st.DrawFn) -> DraftTree:
         parents.append(parent)
         free[node] = list(range(VOCAB))
     masks = tuple(range(len(parents)))
-    return DraftTree(tuple(tokens), TreeTopology(tuple(parents), tuple(ranks), masks))
+    topology = TreeTopology(tuple(parents), tuple(ranks), masks)
+    return DraftTree(tuple(tokens), topology, topology.bita)
 
 
 @some
@@ -114,5 +115,6 @@ def test_a_bare_root_emits_the_token_chosen_there() -> None:
 
 def test_a_token_that_stands_elsewhere_in_the_tree_is_not_accepted() -> None:
     """Node 3 carries the token chosen at node 1, but hangs on node 2."""
-    tree = DraftTree((9, 1, 2, 5), TreeTopology((-1, 0, 0, 2), (0, 0, 1, 0), (0, 0, 0, 0)))
+    topology = TreeTopology((-1, 0, 0, 2), (0, 0, 1, 0), (0, 0, 0, 0))
+    tree = DraftTree((9, 1, 2, 5), topology, topology.bita)
     assert walk(tree, [1, 5, 8, 8]) == Acceptance([1], 5)

@@ -83,7 +83,6 @@ async def test_a_bad_field_is_named(
     "fields",
     [
         {"response_format": {"type": "json_object"}},
-        {"prediction": {"type": "content", "content": "x"}},
         {"audio": {"voice": "x"}},
         {"modalities": ["text", "audio"]},
         {"functions": []},

@@ -30,6 +30,8 @@ NAMES = {
     "vllm:spec_decode_num_draft_tokens_total",
     "vllm:spec_decode_num_accepted_tokens_total",
     "vllm:spec_decode_num_accepted_tokens_per_pos_total",
+    "bita_draft_tokens_total",
+    "bita_accepted_tokens_total",
     "bita_acceptance_length_bucket",
     "bita_rows_total",
     "bita_step_seconds_total",
@@ -82,8 +84,8 @@ async def test_the_engines_counters_are_read_when_scraped(
     stats = EngineStats(num_running=2, kv_cache_usage=0.5, num_forwards=4)
     stats.step_seconds["draft"] = 0.25
     stats.rows["mask"] = 9
-    stats.speculation.add(drafted=5, accepted=2)
-    stats.speculation.add(drafted=0, accepted=0)
+    stats.speculation.add(drafted=[1, 1, 3, 4, 4], accepted=[1, 3])
+    stats.speculation.add(drafted=[], accepted=[])
     client.stats = stats
     found = await samples(http)
     assert found["vllm:num_requests_running", ()] == 2
@@ -93,6 +95,11 @@ async def test_the_engines_counters_are_read_when_scraped(
     assert found["bita_rows_total", ("mask",)] == 9
     assert found["vllm:spec_decode_num_drafts_total", ()] == 1
     assert found["vllm:spec_decode_num_accepted_tokens_per_pos_total", ("1",)] == 1
+    drafted = {"bita": 3, "ngram": 1, "prediction": 2}
+    accepted = {"bita": 2, "ngram": 1, "prediction": 0}
+    for source in drafted:
+        assert found["bita_draft_tokens_total", (source,)] == drafted[source]
+        assert found["bita_accepted_tokens_total", (source,)] == accepted[source]
     assert found["bita_acceptance_length_bucket", ("1.0",)] == 1
     assert found["bita_acceptance_length_bucket", ("3.0",)] == 2
     assert found["bita_acceptance_length_count", ()] == 2

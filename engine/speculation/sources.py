@@ -1,0 +1,19 @@
+"""Who drafts: names as the API and the metrics know them, bits as tree nodes carry them."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+
+BITA, NGRAM, PREDICTION = 1, 2, 4
+BITS = {"bita": BITA, "ngram": NGRAM, "prediction": PREDICTION}
+NAMES = tuple(BITS)
+
+
+def count(nodes: Iterable[int]) -> dict[str, int]:
+    """Nodes by source; one that several proposed counts for each of them.
+
+    nodes: the bits of each; 0, as the root's, counts for nobody.
+    """
+    totals = Counter(nodes)
+    return {name: sum(n for bits, n in totals.items() if bits & bit) for name, bit in BITS.items()}

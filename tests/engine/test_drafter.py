@@ -1,0 +1,83 @@
+"""Chains, and how far a source is trusted."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pytest
+
+from engine.speculation.drafter import FLOOR, Drafter, Match
+from engine.speculation.sources import BITA, NGRAM, PREDICTION, count
+
+PRIORS = (0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
+
+
+class Always:
+    """A text that always goes on the same way."""
+
+    def __init__(self, *matches: Match) -> None:
+        self.found, self.taken = list(matches), list[int]()
+
+    def extend(self, tokens: Sequence[int]) -> None:
+        self.taken += tokens
+
+    def matches(self, limit: int) -> list[Match]:
+        return [Match(match.tokens[:limit], match.agreed) for match in self.found]
+
+
+def drafter(*matches: Match) -> Drafter:
+    return Drafter(NGRAM, Always(*matches), PRIORS)
+
+
+def test_a_token_is_as_likely_as_texts_that_agreed_so_long_go_on_to_agree() -> None:
+    (chain,) = drafter(Match([1, 2, 3, 4, 5], 0)).propose(9)
+    assert chain.shares == pytest.approx([0.4, 0.5, 0.6, 0.6, 0.7])
+    (chain,) = drafter(Match([1, 2], 100)).propose(9)
+    assert chain.shares == pytest.approx([0.9, 0.9])
+
+
+def test_a_chain_ends_where_it_is_hardly_ever_reached() -> None:
+    (chain,) = drafter(Match([7] * 99, 0)).propose(99)
+    reached = 1.0
+    for share in chain.shares:
+        reached *= share
+    assert reached >= FLOOR > reached * 0.9
+    assert len(chain.tokens) == len(chain.shares)
+
+
+def test_what_is_never_right_is_trusted_less_and_less_and_again_when_it_is() -> None:
+    source = drafter(Match([1], 4))
+
+    def share() -> float:
+        return source.propose(1)[0].shares[0]
+
+    trust = [share()]
+    for token in [9] * 30 + [1] * 60:
+        source.observe([token])
+        trust.append(share())
+    assert trust[:31] == sorted(trust[:31], reverse=True)
+    assert trust[30] < 0.1
+    assert trust[90] > 0.8
+
+
+def test_tokens_after_the_first_wrong_one_say_nothing() -> None:
+    source = drafter(Match([1, 2, 3, 4], 1))
+    before = source.propose(4)[0].shares
+    source.observe([1, 9, 3, 4])
+    after = source.propose(4)[0].shares
+    assert after[0] > before[0]
+    assert after[1] < before[1]
+    assert after[3] == before[3]
+
+
+def test_only_what_was_proposed_is_judged() -> None:
+    finder = Always(Match([1], 4))
+    source = Drafter(NGRAM, finder, PRIORS)
+    source.observe([9, 9])
+    assert source.propose(1)[0].shares == pytest.approx([0.7])
+    assert finder.taken == [9, 9]
+
+
+def test_a_node_of_two_sources_counts_for_both() -> None:
+    nodes = [0, BITA, BITA | NGRAM, PREDICTION, BITA | PREDICTION]
+    assert count(nodes) == {"bita": 3, "ngram": 1, "prediction": 2}
