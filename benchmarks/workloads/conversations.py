@@ -7,7 +7,7 @@ google-research-datasets/dstc8-schema-guided-dialogue), which no training here e
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from copy import deepcopy
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -16,32 +16,35 @@ from tokenizers import Tokenizer
 
 from adapters.tuning.prompts import Conversation, load
 from benchmarks.sessions import Call, Session, Single, user_name
-from server.chat_template import ChatTemplate
 
 DATA = Path(__file__).parent / "data" / "sgd-dev.jsonl"
 MAX_PROMPT = 1600
 MAX_TOKENS = 128
 
 Messages: TypeAlias = list[dict[str, Any]]
+Render: TypeAlias = Callable[[Messages, Messages | None], str]
 
 
 class Renderer:
     """Conversations as prompts of one model folder."""
 
-    def __init__(self, model: Path) -> None:
-        template = ChatTemplate.load(model)
-        assert template is not None, f"{model} has no chat template"
-        self.template = template
+    def __init__(self, model: Path, render: Render | None = None) -> None:
+        """render: turns messages and tools into the prompt; None takes the server's way."""
+        self.render = render or _template(model)
         self.tokenizer = Tokenizer.from_file(str(model / "tokenizer.json"))
-
-    def render(self, messages: Messages, tools: Messages | None) -> str:
-        """The prompt that the assistant answers."""
-        return self.template.render(messages, tools)
 
     def call(self, prompt: str, max_tokens: int = MAX_TOKENS, **more: Any) -> Call:
         """A call for a prompt that is text."""
         ids = self.tokenizer.encode(prompt, add_special_tokens=False).ids
         return Call(prompt, list(ids), max_tokens, **more)
+
+
+def _template(model: Path) -> Render:
+    from server.chat_template import ChatTemplate  # which bare machines lack the packages of
+
+    template = ChatTemplate.load(model)
+    assert template is not None, f"{model} has no chat template"
+    return template.render
 
 
 class Played:
@@ -69,8 +72,14 @@ class Played:
 class Conversations:
     """Whole conversations, or the first `turns` turns of each."""
 
-    def __init__(self, model: Path, data: Path = DATA, turns: int | None = None) -> None:
-        self.renderer, self.turns = Renderer(model), turns
+    def __init__(
+        self,
+        model: Path,
+        data: Path = DATA,
+        turns: int | None = None,
+        render: Render | None = None,
+    ) -> None:
+        self.renderer, self.turns = Renderer(model, render), turns
         self.conversations = load(data)
 
     def session(self, number: int) -> Session:
