@@ -83,7 +83,7 @@ def test_a_finished_run_is_not_run_again(tmp_path: Path) -> None:
 )
 def test_a_checkpoint_of_another_recipe_is_refused(tmp_path: Path, change: dict[str, Any]) -> None:
     tuner().fit(tmp_path)
-    with pytest.raises(AdapterError, match=r"checkpoint\.pt.*recipe"):
+    with pytest.raises(AdapterError, match=r"checkpoint\.pt.*run that differs in"):
         tuner(replace(RECIPE, **change)).fit(tmp_path)
 
 

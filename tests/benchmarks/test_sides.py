@@ -24,7 +24,9 @@ def test_our_server_is_asked_what_it_knows(temperature: float) -> None:
         CompletionRequest.model_validate(side.body(CALL, temperature))
         for side in (bita(MODEL, ADAPTER), plain(MODEL))
     )
-    assert (fast.drafting, slow.drafting) == (True, False)
+    assert fast.speculation is None
+    assert slow.speculation is not None
+    assert slow.speculation.enabled is False
     assert fast.temperature == slow.temperature == temperature
     assert fast.ignore_eos
     assert fast.include_usage

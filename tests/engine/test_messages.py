@@ -100,11 +100,12 @@ STATS = EngineStats(
     num_forwards=5,
     step_seconds={"forward": 0.125, "draft": 0.5},
     rows={"prefill": 9, "root": 1, "node": 4, "mask": 12},
-    speculation=SpecDecodingStats(2, 8, 3, [2, 1], [1, 0, 1]),
+    speculation=SpecDecodingStats(2, 8, 3, [2, 1], [1, 0, 1], {"bita": 8}, {"bita": 3}),
 )
 MESSAGES = [
     Start(EngineConfig("a/folder", adapters={"bita": "an/adapter"}, prefix_caching=False)),
     Add(Request("r", [1, 2, 3], SAMPLING, adapter="bita", speculation=False, priority=-2)),
+    Add(Request("r", [1], drafters={"ngram": False}, prediction=[7, 8])),
     Add(Request("r", [1])),
     Abort("r"),
     LoadAdapter("r", "bita", "an/adapter"),
