@@ -14,11 +14,19 @@ IMAGE ?= bita-serve
 
 BIN := .venv/bin
 STAMP := .venv/.installed
+BENCH_STAMP := .venv/.bench-installed
 PIP := $(BIN)/python -m pip --disable-pip-version-check install -q
 CODE := adapters engine server models tests benchmarks examples
 
+# The sources of llama.cpp come with its Python package, whose own server has no batching.
+LLAMA := build/llama-server
+LLAMA_SOURCE := llama-cpp-python==0.3.36
+LLAMA_FLAGS := -DCMAKE_BUILD_TYPE=Release -DBUILD_SHARED_LIBS=OFF -DLLAMA_OPENSSL=OFF \
+	-DLLAMA_USE_PREBUILT_UI=OFF -DLLAMA_BUILD_TESTS=OFF -DLLAMA_BUILD_EXAMPLES=OFF -DLLAMA_BUILD_APP=OFF
+
 .DEFAULT_GOAL := help
-.PHONY: help setup serve chat tune test test-slow check bench losslessness docker
+.PHONY: help setup serve chat tune test test-slow check bench bench-serving bench-steps llama-server \
+	losslessness docker
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 24
@@ -55,8 +63,27 @@ check: setup ## lint, format, types, layers
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-bench: setup ## speed with and without speculation, and transformers' own
+bench: setup ## speed with and without speculation, and transformers' own, in one process
 	$(BIN)/python -m benchmarks.speculation $(ARGS)
+
+bench-serving: setup $(BENCH_STAMP) ## servers side by side: make bench-serving ARGS="--sides bita plain transformers"
+	$(BIN)/python -m benchmarks.serving $(ARGS)
+
+bench-steps: setup ## what more rows cost at the shape of a 300 M model
+	$(BIN)/python -m benchmarks.step_times $(ARGS)
+
+llama-server: $(LLAMA) ## llama.cpp's server for bench-serving, in build/; needs cmake and a C++ compiler
+
+$(BENCH_STAMP): $(STAMP)
+	@$(PIP) -e '.[bench]'
+	@touch $(BENCH_STAMP)
+
+$(LLAMA): | $(STAMP)
+	$(BIN)/pip download -q --no-deps --no-binary llama-cpp-python --dest build/llama.cpp $(LLAMA_SOURCE)
+	tar xf build/llama.cpp/*.tar.gz --strip-components=1 -C build/llama.cpp
+	cmake -S build/llama.cpp/vendor/llama.cpp -B build/llama.cpp/build $(LLAMA_FLAGS)
+	cmake --build build/llama.cpp/build --target llama-server --parallel $$(nproc)
+	cp build/llama.cpp/build/bin/llama-server $(LLAMA)
 
 losslessness: setup ## what 16 bit does to greedy output
 	$(BIN)/python -m benchmarks.losslessness $(ARGS)

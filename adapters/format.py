@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 
 from adapters.errors import AdapterFormatError, AdapterMismatch
@@ -95,9 +95,8 @@ class BitaAdapter:
         tensors = {"prompt_kv": self.prompt_kv, "mask_embeddings": self.mask_embeddings}
         if self.successor is not None:
             tensors |= {PREFIX + name: t for name, t in self.successor.tensors().items()}
-        save_file(
-            {k: v.detach().float().contiguous() for k, v in tensors.items()}, folder / WEIGHTS
-        )
+        content = {name: t.detach().float().contiguous() for name, t in tensors.items()}
+        (folder / WEIGHTS).write_bytes(save(content))  # `save_file` would keep it from other users
         record = {"format": FORMAT, **asdict(self.config)}
         (folder / CONFIG).write_text(json.dumps(record, indent=2) + "\n")
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from adapters.errors import AdapterFormatError
 
@@ -24,10 +24,13 @@ class HitProfile:
     rates[d][r]: how often the token at depth d + 1 was the rank-r candidate of mask d, counted
         where the tokens of all smaller depths were among their masks' candidates.
     counts[d]: how many places that is.
+    temperatures[d]: what divides mask d's logits, so that its probabilities are right as often as
+        they say (Guo et al. 2017, arXiv 1706.04599); 1 where nothing was measured.
     """
 
     rates: list[list[float]]
     counts: list[int]
+    temperatures: list[float] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         if not self.rates or len(self.rates) != len(self.counts):
@@ -36,22 +39,16 @@ class HitProfile:
             fine = all(math.isfinite(r) and 0.0 <= r <= 1.0 for r in row)
             if not row or not fine or sum(row) > 1.0 + 1e-6:
                 raise AdapterFormatError("hit rates must be probabilities that sum to at most 1")
+        if not self.temperatures:
+            object.__setattr__(self, "temperatures", [1.0] * len(self.rates))
+        fine = all(math.isfinite(t) and t > 0.0 for t in self.temperatures)
+        if not fine or len(self.temperatures) != len(self.rates):
+            raise AdapterFormatError("temperatures must be positive, one a depth")
 
     @property
     def measured(self) -> bool:
         """Whether the rates were counted, rather than assumed."""
         return any(self.counts)
-
-    def merge(self, other: HitProfile) -> HitProfile:
-        """Both profiles as one, weighted by their counts."""
-        rates = []
-        for mine, theirs, m, n in zip(
-            self.rates, other.rates, self.counts, other.counts, strict=True
-        ):
-            total = max(1, m + n)
-            rates.append([(a * m + b * n) / total for a, b in zip(mine, theirs, strict=True)])
-        counts = [m + n for m, n in zip(self.counts, other.counts, strict=True)]
-        return HitProfile(rates, counts)
 
 
 def prior(masks: int) -> HitProfile:

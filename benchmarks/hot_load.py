@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import json
 import tempfile
 import time
 from collections.abc import Callable
@@ -22,11 +21,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from rich.console import Console
-from rich.table import Table
 
 from adapters.format import BitaAdapter
 from adapters.successor import Successor
+from benchmarks import report
+from benchmarks.load.measures import percentile
 from engine import EngineClient, EngineConfig, Request, SamplingParams
 from engine.engine import Engine
 from engine.load import load_engine, prepare_adapter
@@ -75,13 +74,13 @@ def best(call: Callable[[], object]) -> float:
 
 
 async def gaps(client: EngineClient, name: str) -> list[float]:
-    """Milliseconds between the outputs of one plain stream, sorted."""
+    """Milliseconds between the outputs of one plain stream."""
     params = SamplingParams(temperature=0.0, max_tokens=TOKENS, ignore_eos=True)
     times = [
         time.perf_counter()
         async for _ in client.generate(Request(name, [1, 300, 400], params, speculation=False))
     ]
-    return sorted((b - a) * 1e3 for a, b in pairwise(times))
+    return [(b - a) * 1e3 for a, b in pairwise(times)]
 
 
 async def churn(client: EngineClient, folder: str, enough: asyncio.Event) -> list[float]:
@@ -114,24 +113,20 @@ async def streams(config: EngineConfig, folder: str, rounds: int) -> dict[str, A
     return {
         name: {
             "count": len(values),
-            "median": quantile(values, 0.5),
-            "p99": quantile(values, 0.99),
+            "median": percentile(values, 50),
+            "p99": percentile(values, 99),
             "max": max(values),
         }
         for name, values in found.items()
     }
 
 
-def quantile(values: list[float], share: float) -> float:
-    """The value that so large a share of them lies below."""
-    return sorted(values)[int(share * (len(values) - 1))]
-
-
 def main() -> None:
     """Print two tables and one JSON document; times in milliseconds."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--rounds", type=int, default=3, help="streams of either kind")
-    rounds = parser.parse_args().rounds
+    report.add_arguments(parser)
+    args = parser.parse_args()
     model, threads = str(DEFAULT_MODEL), torch.get_num_threads()
     config = EngineConfig(model=model, max_adapters=2, num_threads=threads, dtype="float32")
     results = []
@@ -141,19 +136,16 @@ def main() -> None:
         for name, folder in (("bita-concierge's", str(DEFAULT_ADAPTER)), ("large", str(big))):
             size = sum(f.stat().st_size for f in Path(folder).iterdir())
             result = {"adapter": name, "bytes": size, "parts": parts(config, folder)}
-            results.append({**result, **asyncio.run(streams(config, folder, rounds))})
-    table = Table(title=f"milliseconds between outputs, {threads} threads")
-    for column in ("adapter", "MB", "", "count", "median", "p99", "max"):
-        table.add_column(column, justify="right")
+            results.append({**result, **asyncio.run(streams(config, folder, args.rounds))})
+    columns = ("adapter", "MB", "", "count", "median", "p99", "max")
+    table = report.Table(f"milliseconds between outputs, {threads} threads", columns)
     for result in results:
         for kind in ("alone", "beside", "load"):
-            row = result[kind]
-            figures = (f"{row[key]:.1f}" for key in ("median", "p99", "max"))
-            size_text = f"{result['bytes'] / 1e6:.1f}"
-            table.add_row(result["adapter"], size_text, kind, str(row["count"]), *figures)
+            figures = (result[kind][key] for key in ("median", "p99", "max"))
+            size = result["bytes"] / 1e6
+            table.add(result["adapter"], size, kind, result[kind]["count"], *figures)
         print({name: round(value, 2) for name, value in result["parts"].items()})
-    Console().print(table)
-    print(json.dumps(results))
+    report.publish([table], results, args.markdown)
 
 
 if __name__ == "__main__":

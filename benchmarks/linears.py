@@ -6,14 +6,13 @@ python -m benchmarks.linears
 from __future__ import annotations
 
 import argparse
-import json
 import time
 from collections.abc import Callable
 
 import torch
-from rich.console import Console
-from rich.table import Table
 from torch.nn.functional import linear
+
+from benchmarks import report
 
 SHAPES = ((320, 864), (864, 320), (320, 4096))
 ROWS = (1, 4, 8, 16, 32)
@@ -33,10 +32,12 @@ def main() -> None:
     """Print a table and one JSON document."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--repeats", type=int, default=200, help="calls a figure")
-    repeats = parser.parse_args().repeats
-    table = Table(title=f"microseconds, {torch.get_num_threads()} threads")
-    for column in ("in x out", "rows", "float32", "float32, input-major", "bfloat16", "ratio"):
-        table.add_column(column, justify="right")
+    report.add_arguments(parser)
+    args = parser.parse_args()
+    table = report.Table(
+        f"microseconds, {torch.get_num_threads()} threads",
+        ("in x out", "rows", "float32", "float32, input-major", "bfloat16", "ratio"),
+    )
     results = []
     with torch.inference_mode():
         for width, out in SHAPES:
@@ -45,12 +46,10 @@ def main() -> None:
                 major = weight.t().contiguous().t()
                 x16, weight16 = x.bfloat16(), weight.bfloat16()
                 pairs = ((x, weight), (x, major), (x16, weight16))
-                times = [microseconds(lambda p=p: linear(*p), repeats) for p in pairs]  # type: ignore[misc]
+                times = [microseconds(lambda p=p: linear(*p), args.repeats) for p in pairs]  # type: ignore[misc]
                 results.append({"in": width, "out": out, "rows": rows, "microseconds": times})
-                figures = (*(f"{t:.0f}" for t in times), f"{times[0] / times[1]:.2f}")
-                table.add_row(f"{width} x {out}", str(rows), *figures)
-    Console().print(table)
-    print(json.dumps(results))
+                table.add(f"{width} x {out}", rows, *times, times[0] / times[1])
+    report.publish([table], results, args.markdown)
 
 
 if __name__ == "__main__":

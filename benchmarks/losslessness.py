@@ -25,7 +25,7 @@ from tqdm import tqdm
 from transformers import AutoModelForCausalLM, DynamicCache
 
 from adapters.format import BitaAdapter
-from benchmarks.conversations import Player
+from benchmarks.workloads.conversations import Conversations, Render
 from engine.answers import EngineAnswers
 from engine.config import EngineConfig
 from engine.engine import Engine
@@ -34,29 +34,34 @@ from engine.model.loader import load_model
 from models import DEFAULT_ADAPTER, DEFAULT_MODEL
 
 MAX_TOKENS = 64
+KV_BYTES = 1 << 29
 G3_FACTOR = 1.5
 
 
-def prompts_of(model: Path, count: int) -> list[list[int]]:
+def prompts_of(model: Path, count: int, render: Render | None = None) -> list[list[int]]:
     """First and second prompts of the benchmark's conversations."""
-    player = Player(model)
+    workload = Conversations(model, turns=2, render=render)
     found: list[list[int]] = []
-    for play in player.plays(len(player.conversations)):
-        while len(found) < count and (prompt := player.advance(play)) is not None:
-            found.append(prompt)
-            player.answer(play, [])
-            if len(play.said) > 3:
-                break
+    for number in range(len(workload.conversations)):
+        session = workload.session(number)
+        while len(found) < count and (call := session.advance()) is not None:
+            found.append(call.token_ids)
+            session.answer("")
     return found
 
 
 @torch.inference_mode()
 def stock(model: Any, prompt: list[int], answer: list[int]) -> tuple[Tensor, Tensor]:
     """Stock logits at every place of an answer: token by token, and in one pass."""
+
+    def forward(tokens: list[int], **cache: DynamicCache) -> Tensor:
+        logits: Tensor = model(torch.tensor([tokens], device=model.device), **cache).logits[0]
+        return logits
+
     cache = DynamicCache(config=model.config)
-    steps = [model(torch.tensor([prompt]), past_key_values=cache).logits[0, -1:]]
-    steps += [model(torch.tensor([[t]]), past_key_values=cache).logits[0] for t in answer[:-1]]
-    whole = model(torch.tensor([prompt + answer[:-1]])).logits[0, len(prompt) - 1 :]
+    steps = [forward(prompt, past_key_values=cache)[-1:]]
+    steps += [forward([t], past_key_values=cache) for t in answer[:-1]]
+    whole = forward(prompt + answer[:-1])[len(prompt) - 1 :]
     return torch.cat(steps).float(), whole.float()
 
 
@@ -65,27 +70,35 @@ def first_difference(one: list[int], other: list[int]) -> int | None:
     return next((i for i, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), None)
 
 
-def report(model: Path, adapter_folder: Path, count: int, tree: str) -> dict[str, Any]:
+def report(
+    model: Path,
+    adapter_folder: Path,
+    prompts: list[list[int]],
+    tree: str,
+    device: str = "cpu",
+    max_tokens: int = MAX_TOKENS,
+) -> dict[str, Any]:
     """All three criteria, with the figures they rest on."""
-    loaded = load_model(model, "cpu", "bfloat16")
+    loaded = load_model(model, device, "bfloat16")
     adapter = BitaAdapter.load(adapter_folder, base_shape(loaded))
     noise = BitaAdapter(
         adapter.config,
         torch.randn_like(adapter.prompt_kv),
         torch.randn_like(adapter.mask_embeddings),
     )
-    config = EngineConfig(model=str(model), tree=tree, max_num_seqs=1)
-    prompts = prompts_of(model, count)
+    config = EngineConfig(model=str(model), tree=tree, max_num_seqs=1, kv_cache_memory=KV_BYTES)
     engine = Engine(config, loaded, {"bita": adapter})
     plain, fast = (
-        [EngineAnswers(engine, speculation=on).answers([p], MAX_TOKENS)[0] for p in tqdm(prompts)]
+        [EngineAnswers(engine, speculation=on).answers([p], max_tokens)[0] for p in tqdm(prompts)]
         for on in (False, True)
     )
     other = Engine(config, loaded, {"noise": noise})
-    noisy = [EngineAnswers(other).answers([p], MAX_TOKENS)[0] for p in tqdm(prompts)]
+    noisy = [EngineAnswers(other).answers([p], max_tokens)[0] for p in tqdm(prompts)]
 
     exact, rounded = (
-        AutoModelForCausalLM.from_pretrained(model, dtype=dtype, local_files_only=True).eval()
+        AutoModelForCausalLM.from_pretrained(model, dtype=dtype, local_files_only=True)
+        .to(loaded.device)
+        .eval()
         for dtype in (torch.float32, torch.bfloat16)
     )
     delta, positions, stock_flips, gaps = 0.0, 0, 0, []
@@ -126,9 +139,11 @@ def main() -> None:
     parser.add_argument("--model", type=Path, default=DEFAULT_MODEL, help="model folder")
     parser.add_argument("--adapter", type=Path, default=DEFAULT_ADAPTER, help="BiTA adapter")
     parser.add_argument("--prompts", type=int, default=64, help="prompts to answer")
+    parser.add_argument("--device", default="cpu", help="cpu or cuda")
     parser.add_argument("--tree", default="comb", help="comb, chain or fitted:ROWS")
     args = parser.parse_args()
-    print(json.dumps(report(args.model, args.adapter, args.prompts, args.tree)))
+    prompts = prompts_of(args.model, args.prompts)
+    print(json.dumps(report(args.model, args.adapter, prompts, args.tree, args.device)))
 
 
 if __name__ == "__main__":

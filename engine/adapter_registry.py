@@ -12,14 +12,16 @@ Not for: reading files (`engine.load`) and the tensors of a slot (`ModelRunner.s
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from torch import Tensor
 
 from adapters.format import MAX_MASKS, AdapterConfig
+from adapters.profile import HitProfile
 from adapters.successor import Successor
 from engine.errors import AdapterNameTaken, AdapterRefused, NoFreeSlot, UnknownAdapter
 from engine.speculation.planner import Planner
+from engine.speculation.trust import Trust
 
 ROOM_FOR_PROMPTS = 64
 
@@ -83,14 +85,18 @@ class LoadedAdapter:
     """One adapter in its slot.
 
     folder: where it was read from, "" if nowhere. num_users: sequences that draft with it.
+    greedy, sampled: trust in its drafts of greedy and of sampled answers, of all requests.
     is_retired: unloaded, and only there for those.
     """
 
     name: str
     folder: str
     slot: int
+    profile: HitProfile
     successor: Successor | None
     planner: Planner
+    greedy: Trust = field(default_factory=Trust)
+    sampled: Trust = field(default_factory=Trust)
     num_users: int = 0
     is_retired: bool = False
 
@@ -148,7 +154,8 @@ class AdapterRegistry:
         self._place(slot, prepared.prompt_kv, prepared.mask_embeddings)
         # Only now: where placing fails, the slot stays free.
         self._free.remove(slot)
-        adapter = LoadedAdapter(name, folder, slot, prepared.successor, prepared.planner)
+        profile, successor = prepared.config.profile, prepared.successor
+        adapter = LoadedAdapter(name, folder, slot, profile, successor, prepared.planner)
         self._by_name[name] = adapter
         return adapter
 

@@ -33,6 +33,7 @@ from engine.speculation.growth import Ranker, Unranked
 from engine.speculation.planner import PLAIN, Adaptive, Fixed, Planner, named
 from engine.speculation.sources import NGRAM, PREDICTION
 from engine.speculation.tree import TreeTopology
+from engine.speculation.trust import Trust
 from engine.speculation.verify import Acceptance, walk
 from engine.stats import EngineStats, PhaseClock
 from engine.step_cost import step_cost
@@ -107,10 +108,13 @@ class Engine:
         Raises RequestError (ContextLengthExceeded, UnknownAdapter) if it cannot be served,
         EngineOverloaded if too many wait.
         """
+        adapter, greedy = self._adapter_of(request), request.sampling.temperature == 0
+        shared = (adapter.greedy if greedy else adapter.sampled) if adapter is not None else None
         sequence = Sequence(
             request=request,
             seed=secrets.randbits(63) if request.sampling.seed is None else request.sampling.seed,
-            adapter=self._adapter_of(request),
+            adapter=adapter,
+            trust=Trust(shared),
             max_tokens=self._token_limit(request),
             drafters=self._drafters_of(request),
         )
@@ -258,7 +262,8 @@ class Engine:
             chains = sequence.chains()
             if size or chains:
                 first = segment.mask_row(masks, node)
-                group = MaskGroup(output.hidden[first : first + size], acceptance.bonus_token)
+                hidden = output.hidden[first : first + size]
+                group = MaskGroup(hidden, acceptance.bonus_token, sequence.trust())
                 drafting.setdefault(sequence.adapter, []).append((sequence, group, chains))
         for adapter, parts in drafting.items():
             groups, chains_of = [group for _, group, _ in parts], [chains for *_, chains in parts]
@@ -266,7 +271,13 @@ class Engine:
             planner = adapter.planner if adapter is not None else self._unadapted
             assert planner is not None, "chains are only there with a planner"
             if adapter is not None and any(len(group.hidden) for group in groups):
-                ranker = Branches(groups, adapter.successor, self.runner.embed, self.runner.project)
+                ranker = Branches(
+                    groups,
+                    adapter.successor,
+                    adapter.profile.temperatures,
+                    self.runner.embed,
+                    self.runner.project,
+                )
             trees = planner.draft(ranker, chains_of, len(scheduled))
             for (sequence, *_), tree in zip(parts, trees, strict=True):
                 sequence.draft = tree
@@ -283,6 +294,8 @@ class Engine:
                 self.scheduler.committed(sequence, item.num_causal)
                 continue
             tokens = self._until_end(sequence, acceptance.tokens(item.tree))
+            if item.tree.reached:
+                sequence.trust.observe(item.tree, acceptance.path)
             decoding = sequence.num_generated > 0
             sequence.append(tokens)
             self.scheduler.committed(
@@ -380,7 +393,7 @@ class Engine:
     def _plan(self, sequence: Sequence, num_decoding: int) -> TreeTopology:
         if sequence.adapter is None:
             return PLAIN
-        return sequence.adapter.planner.first(num_decoding)
+        return sequence.adapter.planner.first(num_decoding, sequence.trust())
 
     def _planner(self, adapter: BitaAdapter) -> Planner:
         hits = adapter.config.profile.rates

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from importlib.metadata import PackageNotFoundError, version
+from typing import Any
 
 import torch
 from transformers.utils import logging as transformers_logging
@@ -14,6 +15,7 @@ from engine.adapter_registry import PreparedAdapter
 from engine.config import EngineConfig, ModelInfo
 from engine.engine import Engine
 from engine.errors import AdapterRefused, EngineError
+from engine.model.facts import model_facts
 from engine.model.loader import LoadedModel, fingerprint, load_model
 
 log = logging.getLogger("bita.engine")
@@ -60,9 +62,14 @@ def _read(loaded: LoadedModel, folder: str) -> BitaAdapter:
 
 def base_shape(loaded: LoadedModel) -> BaseShape:
     """What an adapter must agree with."""
-    facts = loaded.facts
+    return shape_of(loaded.model.config)
+
+
+def shape_of(config: Any) -> BaseShape:
+    """The same, of a model that is not loaded, by its transformers configuration."""
+    facts = model_facts(config.get_text_config())
     return BaseShape(
-        model_type=loaded.model.config.model_type,
+        model_type=config.model_type,
         hidden_size=facts.hidden_size,
         num_layers=facts.num_layers,
         num_kv_heads=facts.num_kv_heads,

@@ -11,6 +11,7 @@ from engine.adapter_registry import LoadedAdapter
 from engine.request import FinishReason, Request, SpecReceipt
 from engine.speculation.drafter import Chain, Drafter
 from engine.speculation.tree import MAX_ROWS, DraftTree
+from engine.speculation.trust import Trust
 
 
 class SequenceStatus(Enum):
@@ -29,7 +30,8 @@ class Sequence:
         decoding leaves exactly the last one out: it is the root of the next step.
     block_table: KV blocks, in order. block_hashes: of its full blocks, as far as computed.
     draft: the next tree, if anything was drafted for it.
-    adapter: the one that drafts, None for none. drafters: other sources of drafts.
+    adapter: the one that drafts, None for none; trust: in what it says of this request.
+    drafters: other sources of drafts.
     seed: key of the sampling noise. noise: what is drawn of it for tokens to come, by position.
     """
 
@@ -38,6 +40,7 @@ class Sequence:
     adapter: LoadedAdapter | None
     max_tokens: int
     drafters: list[Drafter] = field(default_factory=list)
+    trust: Trust = field(default_factory=Trust)
     noise: dict[int, Tensor] = field(default_factory=dict)
     token_ids: list[int] = field(default_factory=list)
     num_prompt_tokens: int = 0

@@ -11,6 +11,7 @@ import json
 import logging
 import os
 import platform
+from dataclasses import asdict
 from pathlib import Path
 
 import torch
@@ -18,7 +19,7 @@ import torch
 from engine.config import EngineConfig
 from engine.model.loader import LoadedModel
 from engine.model.runner import ModelRunner
-from engine.model.trial import trial_forward
+from engine.model.trial import trial_forward, trial_ranking
 from engine.speculation.cost import StepCostModel, measure
 
 CONTEXT = 256
@@ -49,7 +50,7 @@ def step_cost(
     file = curve_folder() / f"{key}.json"
     curve = _read(file)
     if curve is None:
-        curve = measure(trial_forward(runner, past), max_rows)
+        curve = measure(trial_forward(runner, past), trial_ranking(runner), max_rows)
         _write(file, curve)
     return curve
 
@@ -78,7 +79,7 @@ def device_name(device: torch.device) -> str:
 def _read(file: Path) -> StepCostModel | None:
     try:
         curve = json.loads(file.read_text())
-        return StepCostModel(tuple(curve["rows"]), tuple(curve["seconds"]))
+        return StepCostModel(tuple(curve["rows"]), tuple(curve["seconds"]), curve["level"])
     except FileNotFoundError:
         return None
     except (OSError, ValueError, KeyError, TypeError) as error:
@@ -91,7 +92,7 @@ def _write(file: Path, curve: StepCostModel) -> None:
     fresh = file.with_name(f"{file.name}.{os.getpid()}")
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
-        fresh.write_text(json.dumps({"rows": curve.rows, "seconds": curve.seconds}))
+        fresh.write_text(json.dumps(asdict(curve)))
         fresh.replace(file)
     except OSError as error:
         log.info("the cost curve is not kept: %s", error)

@@ -20,6 +20,7 @@ class ServerConfig:
     api_keys: keys that may use the API; none leaves it open.
     admin_key: the key that may load and unload adapters; None lets nobody.
     adapter_dir: folder that adapters may be loaded from; None loads none.
+    prompt_log: file that prompts are appended to, for tuning; None keeps none.
     served_model_names: names the model answers to; none takes its folder's name.
     max_body_bytes: bytes of a request's body.
     max_concurrent_requests: requests served at once; further ones get 429.
@@ -33,6 +34,7 @@ class ServerConfig:
     api_keys: tuple[str, ...] = ()
     admin_key: str | None = None
     adapter_dir: Path | None = None
+    prompt_log: Path | None = None
     served_model_names: tuple[str, ...] = ()
     max_body_bytes: int = 4 * MIB
     max_concurrent_requests: int = 256

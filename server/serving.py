@@ -15,6 +15,7 @@ from server.config import ServerConfig
 from server.errors import model_not_found, unavailable
 from server.logprobs import TokenTexts
 from server.metrics import Metrics
+from server.prompt_log import PromptLog
 from server.schemas.models import Model
 
 
@@ -26,13 +27,15 @@ class Serving:
     client: Client
     metrics: Metrics
     template: ChatTemplate | None
+    prompt_log: PromptLog
     started: int = field(default_factory=lambda: int(time.time()))
 
     @classmethod
     def of(cls, config: ServerConfig, client: Client) -> Serving:
         """The parts that belong to `config` and `client`."""
         metrics = Metrics(config.model_names[0], lambda: client.stats)
-        return cls(config, client, metrics, ChatTemplate.load(Path(config.engine.model)))
+        template = ChatTemplate.load(Path(config.engine.model))
+        return cls(config, client, metrics, template, PromptLog(config.prompt_log))
 
     @property
     def token_texts(self) -> TokenTexts:

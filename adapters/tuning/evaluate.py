@@ -7,16 +7,19 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 from tqdm import tqdm
 
 from adapters.profile import HitProfile
 from adapters.successor import Successor
 from adapters.tuning.layout import Sample
 from adapters.tuning.target import TargetModel
-from adapters.tuning.trainer import Contexts, run_groups
+from adapters.tuning.trainer import CONTEXT_CACHE_BYTES, Contexts, run_groups
 
 COMB_WIDTH = 5
-SAMPLES_AT_ONCE = 4
+TEMPERATURES = (0.5, 0.6, 0.7, 0.8, 0.9, 1.0, 1.1, 1.25, 1.4, 1.6, 1.8, 2.0, 2.5, 3.0)
+GROUPS_AT_ONCE = 64
+"""So that their logits take less memory than a training step's, whatever the vocabulary."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,31 +43,44 @@ def evaluate(
     masks = len(mask_embeddings)
     hits = torch.zeros(masks, ranks)
     counts = torch.zeros(masks)
+    losses = torch.zeros(masks, len(TEMPERATURES))
     emitted = forwards = 0
-    ordered = sorted((s for s in samples if s.anchors()), key=lambda s: len(s.token_ids))
-    for first in tqdm(range(0, len(ordered), SAMPLES_AT_ONCE), desc="evaluate", unit="batch"):
-        batch = ordered[first : first + SAMPLES_AT_ONCE]
-        anchors = [s.anchors() for s in batch]
-        logits, labels = run_groups(
-            target, batch, anchors, prompt_kv, mask_embeddings, Contexts(target, 0), successor
-        )
-        top = logits.topk(ranks, dim=-1).indices.unflatten(1, (-1, masks)).cpu()
-        places = labels.unflatten(1, (-1, masks)).cpu()
-        right = top == places[..., None]  # IGNORE equals no token id
-        alive = torch.ones(right.shape[:2], dtype=torch.bool)
-        for depth in range(masks):
-            alive = alive & (places[:, :, depth] >= 0)
-            hits[depth] += right[:, :, depth][alive].sum(dim=0)
-            counts[depth] += alive.sum()
-            alive = alive & right[:, :, depth].any(dim=-1)
-        for i, sample in enumerate(batch):
-            by_anchor = dict(zip(anchors[i], right[i], strict=False))
-            for start, end in sample.spans:
-                tokens, steps = _walk(by_anchor, start, end)
-                emitted, forwards = emitted + tokens, forwards + steps
+    for sample in tqdm(samples, desc="evaluate", unit="conversation"):
+        anchors, contexts = sample.anchors(), Contexts(target, CONTEXT_CACHE_BYTES)
+        by_anchor: dict[int, Tensor] = {}
+        for first in range(0, len(anchors), GROUPS_AT_ONCE):
+            part = anchors[first : first + GROUPS_AT_ONCE]
+            logits, labels = run_groups(
+                target, [sample], [part], prompt_kv, mask_embeddings, contexts, successor
+            )
+            top = logits[0].topk(ranks, dim=-1).indices.unflatten(0, (-1, masks)).cpu()
+            places = labels[0].unflatten(0, (-1, masks)).cpu()
+            right = top == places[..., None]  # IGNORE equals no token id
+            alive = torch.ones(len(part), dtype=torch.bool)
+            for depth in range(masks):
+                alive = alive & (places[:, depth] >= 0)
+                losses[depth] += _losses(logits[0, depth::masks][alive], places[:, depth][alive])
+                hits[depth] += right[:, depth][alive].sum(dim=0)
+                counts[depth] += alive.sum()
+                alive = alive & right[:, depth].any(dim=-1)
+            by_anchor |= zip(part, right, strict=True)
+        for start, end in sample.spans:
+            tokens, steps = _walk(by_anchor, start, end)
+            emitted, forwards = emitted + tokens, forwards + steps
     rates = (hits / counts.clamp(min=1)[:, None]).tolist()
-    profile = HitProfile(rates, [int(c) for c in counts])
+    # A depth that nothing was counted at has no loss at any temperature: it stays as it is.
+    best = [row.index(min(row)) if any(row) else TEMPERATURES.index(1.0) for row in losses.tolist()]
+    temperatures = [TEMPERATURES[i] for i in best]
+    profile = HitProfile(rates, [int(c) for c in counts], temperatures)
     return Evaluation(profile, emitted / max(1, forwards))
+
+
+def _losses(logits: Tensor, labels: Tensor) -> Tensor:
+    """Total cross-entropy in nats at each of `TEMPERATURES`; logits `[places, vocab]`."""
+    labels = labels.to(logits.device)
+    return torch.stack(
+        [functional.cross_entropy(logits / t, labels, reduction="sum").cpu() for t in TEMPERATURES]
+    )
 
 
 def _walk(right: dict[int, Tensor], start: int, end: int) -> tuple[int, int]:

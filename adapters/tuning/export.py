@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import os
+import tempfile
 from dataclasses import asdict
 from pathlib import Path
 
 from torch import Tensor
 
+from adapters.card import NAME as CARD
 from adapters.card import card
-from adapters.format import AdapterConfig, BaseShape, BitaAdapter
+from adapters.format import CONFIG, WEIGHTS, AdapterConfig, BaseShape, BitaAdapter
 from adapters.successor import Successor
 from adapters.tuning.evaluate import Evaluation
+from adapters.tuning.files import writing
 from adapters.tuning.recipe import TuningRecipe
 
 
@@ -23,7 +27,10 @@ def export(
     mask_embeddings: Tensor,
     successor: Successor | None = None,
 ) -> BitaAdapter:
-    """Write the adapter and its card to `folder`."""
+    """Write the adapter and its card to `folder`, all of it or, where that fails, nothing.
+
+    Raises AdapterError where the folder cannot be written.
+    """
     config = AdapterConfig(
         **asdict(base),
         num_prompts=recipe.num_prompts,
@@ -40,6 +47,11 @@ def export(
     adapter = BitaAdapter(
         config, prompt_kv.detach().cpu(), mask_embeddings.detach().cpu(), successor
     )
-    adapter.save(folder)
-    (folder / "README.md").write_text(card(config))
+    with writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=folder, prefix=".export-") as part:
+            adapter.save(part)
+            (Path(part) / CARD).write_text(card(config))
+            for name in (WEIGHTS, CONFIG, CARD):
+                os.replace(Path(part) / name, folder / name)
     return adapter

@@ -43,3 +43,9 @@ class TuningRecipe:
         for name in ("num_prompts", "num_masks", "steps", "conversations", "groups", "ranks"):
             if getattr(self, name) < 1:
                 raise AdapterError(f"{name} must be at least 1, not {getattr(self, name)}")
+        if self.successor_rank < 0:
+            raise AdapterError(f"successor_rank must be at least 0, not {self.successor_rank}")
+        if not 0 < self.learning_rate <= 1:
+            raise AdapterError(
+                f"learning_rate must be above 0 and at most 1, not {self.learning_rate}"
+            )

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import json
 import math
+import pickle
 import time
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -18,10 +20,13 @@ from tqdm import tqdm
 from adapters.errors import AdapterError
 from adapters.format import BaseShape
 from adapters.successor import Successor
+from adapters.tuning import files, parallel
+from adapters.tuning.finite import check_finite
 from adapters.tuning.layout import IGNORE, Sample, mask_groups
 from adapters.tuning.recipe import TuningRecipe
 from adapters.tuning.target import Context, TargetModel
 
+UNREADABLE = (OSError, EOFError, pickle.UnpicklingError)
 CHECKPOINT_EVERY = 50
 CONTEXT_CACHE_BYTES = 4 << 30
 
@@ -41,12 +46,14 @@ class Tuner:
         self.samples = [s for s in samples if s.anchors()]
         if not self.samples:
             raise AdapterError("nothing to learn from: no whole answer has two tokens or more")
+        if min(recipe.conversations, len(self.samples)) < parallel.world():
+            raise AdapterError(f"{parallel.world()} processes need a conversation each in a step")
         generator = torch.Generator().manual_seed(recipe.seed)
         kv = (shape.num_layers, 2, shape.num_kv_heads, recipe.num_prompts, shape.head_dim)
         prompts = torch.randn(kv, generator=generator) * recipe.prompt_std
-        tokens: Tensor = target.embedding.weight.detach().float().cpu()  # type: ignore[operator]
-        noise = torch.randn(recipe.num_masks, tokens.shape[1], generator=generator)
-        masks = tokens.mean(dim=0) + noise * tokens.std() * recipe.mask_noise
+        mean, spread = target.token_statistics()
+        noise = torch.randn(recipe.num_masks, len(mean), generator=generator)
+        masks = mean + noise * spread * recipe.mask_noise
         self.prompt_kv = nn.Parameter(prompts.to(target.device))
         self.mask_embeddings = nn.Parameter(masks.to(target.device))
         self.successor = self._successor(shape.hidden_size, generator)
@@ -75,18 +82,23 @@ class Tuner:
     def fit(self, folder: Path) -> None:
         """Train to the recipe's last step; a run begun in `folder` before goes on from there.
 
-        Raises AdapterError where that run is of another recipe.
+        Raises AdapterError where that run is of another recipe, where its checkpoint cannot be
+        read, or where nothing can be written.
         """
         folder.mkdir(parents=True, exist_ok=True)
         checkpoint = folder / "checkpoint.pt"
         if checkpoint.exists():
-            state = torch.load(checkpoint, map_location=self.target.device, weights_only=True)
-            if state.get("recipe") != asdict(self.recipe):
-                raise AdapterError(f"{checkpoint} is of another recipe: remove it to start anew")
-            self._restore(state)
-        bar = tqdm(total=self.recipe.steps, initial=self.steps_done, desc="tune", unit="step")
+            self._restore(checkpoint)
+        quiet = not parallel.leads()
+        bar = tqdm(
+            total=self.recipe.steps,
+            initial=self.steps_done,
+            desc="tune",
+            unit="step",
+            disable=quiet,
+        )
         smooth: list[tuple[float, float]] = []
-        with (folder / "log.jsonl").open("a") as log, bar:
+        with bar:
             while self.steps_done < self.recipe.steps:
                 started = time.monotonic()
                 loss, hits = self.step()
@@ -96,7 +108,9 @@ class Tuner:
                 bar.update()
                 record = {"step": self.steps_done, "loss": loss, "hits_at_depth_1": hits}
                 record["seconds"] = time.monotonic() - started
-                log.write(json.dumps(record) + "\n")
+                if quiet:
+                    continue
+                files.append(folder / "log.jsonl", json.dumps(record) + "\n")
                 if self.steps_done % CHECKPOINT_EVERY == 0 or self.steps_done == self.recipe.steps:
                     self._save(checkpoint)
 
@@ -121,7 +135,9 @@ class Tuner:
         )
         loss = functional.cross_entropy(logits.flatten(0, 1), labels.flatten(), ignore_index=IGNORE)
         loss.backward()
-        nn.utils.clip_grad_norm_(self.parameters, recipe.clip)
+        loss = parallel.average_gradients(self.parameters, loss, (labels != IGNORE).sum())
+        norm = nn.utils.clip_grad_norm_(self.parameters, recipe.clip)
+        check_finite(self.steps_done, loss.item(), norm.item())
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         self.steps_done += 1
@@ -137,11 +153,12 @@ class Tuner:
         first = int(rng.integers(0, len(ordered))) - int(rng.integers(0, count))
         first = min(max(first, 0), len(ordered) - count)
         samples, anchors = ordered[first : first + count], []
+        mine = parallel.shard(first)
         for sample in samples:
             places = sample.anchors()
             size = min(self.recipe.groups, len(places))
             anchors.append(sorted(rng.choice(places, size, replace=False).tolist()))
-        return samples, anchors
+        return samples[mine], anchors[mine]
 
     def _save(self, file: Path) -> None:
         state = {
@@ -150,15 +167,29 @@ class Tuner:
             "parameters": [p.detach() for p in self.parameters],
             "optimizer": self.optimizer.state_dict(),
         }
-        torch.save(state, file.with_suffix(".tmp"))
-        file.with_suffix(".tmp").replace(file)
+        content = io.BytesIO()
+        torch.save(state, content)
+        files.replace(file, content.getvalue())
 
-    def _restore(self, state: dict[str, object]) -> None:
-        self.steps_done = int(state["step"])  # type: ignore[call-overload]
-        with torch.no_grad():
-            for parameter, saved in zip(self.parameters, state["parameters"], strict=True):  # type: ignore[call-overload]
-                parameter.copy_(saved)
-        self.optimizer.load_state_dict(state["optimizer"])  # type: ignore[arg-type]
+    def _restore(self, file: Path) -> None:
+        try:
+            state = torch.load(file, map_location=self.target.device, weights_only=True)
+            files.check_same(file, state["recipe"], asdict(self.recipe))
+            with torch.no_grad():
+                for parameter, saved in zip(self.parameters, state["parameters"], strict=True):
+                    parameter.copy_(saved)
+            self.optimizer.load_state_dict(state["optimizer"])
+            self.steps_done = int(state["step"])
+        except (
+            OSError,
+            EOFError,
+            RuntimeError,
+            ValueError,
+            KeyError,
+            pickle.UnpicklingError,
+        ) as error:
+            reason = str(error).partition("\n")[0]
+            raise AdapterError(f"{file} is damaged ({reason}): remove it to start anew") from error
 
 
 class Contexts:
@@ -223,10 +254,9 @@ def run_groups(
     groups = mask_groups(samples, anchors, masks)
     count = groups.labels.shape[1] // masks
     embeddings = mask_embeddings.repeat(count, 1).expand(len(samples), -1, -1)
-    dtype: torch.dtype = target.embedding.weight.dtype  # type: ignore[assignment]
     hidden = target.masks(
         contexts.of(samples),
-        embeddings.to(dtype),
+        embeddings.to(target.dtype),
         groups.positions.to(target.device),
         groups.visible.to(target.device),
         prompt_kv,

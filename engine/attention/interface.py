@@ -9,7 +9,7 @@ compiler.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -19,6 +19,9 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor, nn
 from transformers import AttentionInterface
+
+from engine.batch import ForwardBatch
+from engine.cache.storage import KVStorage
 
 NAME = "bita"
 
@@ -57,6 +60,9 @@ class AttentionStep(Protocol):
         """
         ...
 
+
+# Prepares a batch; the last argument is the prompts of each adapter slot.
+Backend = Callable[[ForwardBatch, KVStorage, list[int]], AttentionStep]
 
 # What a layer asks of attention is part of the model: read once, looked up in every step.
 _calls: WeakKeyDictionary[nn.Module, LayerCall] = WeakKeyDictionary()

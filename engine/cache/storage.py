@@ -15,6 +15,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from engine.kernels import usable
+
 
 class KVStorage:
     """keys, values: `[layers, blocks * block_size, kv_heads, head_dim]`, the model's dtype."""
@@ -77,7 +79,11 @@ class KVStorage:
         if not source:
             return
         device = self.keys.device
-        src = torch.tensor(source, device=device)
-        dst = torch.tensor(target, device=device)
+        src, dst = torch.tensor([source, target], device=device)
+        if usable(device):
+            from engine.kernels.commit import copy_slots
+
+            copy_slots(self.keys, self.values, src, dst)
+            return
         self.keys.index_copy_(1, dst, self.keys.index_select(1, src))
         self.values.index_copy_(1, dst, self.values.index_select(1, src))

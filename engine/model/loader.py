@@ -46,10 +46,7 @@ def load_model(folder: str | Path, device: str = "auto", dtype: str = "auto") ->
     folder = Path(folder)
     where = pick_device(device)
     precision = pick_dtype(dtype, where)
-    if not (folder / "config.json").is_file():
-        raise UnsupportedModel(f"{folder} has no config.json: not a Hugging Face model folder")
-    with _loading(folder):
-        config = AutoConfig.from_pretrained(folder, local_files_only=True)
+    config = read_config(folder)
     text_config = config.get_text_config()
     facts = model_facts(text_config)
     route = pick_route(text_config)
@@ -78,6 +75,15 @@ def load_model(folder: str | Path, device: str = "auto", dtype: str = "auto") ->
         dtype=precision,
         device=where,
     )
+
+
+def read_config(folder: str | Path) -> Any:
+    """The transformers configuration in a folder; raises UnsupportedModel where it has none."""
+    folder = Path(folder)
+    if not (folder / "config.json").is_file():
+        raise UnsupportedModel(f"{folder} has no config.json: not a Hugging Face model folder")
+    with _loading(folder):
+        return AutoConfig.from_pretrained(folder, local_files_only=True)
 
 
 def pick_device(name: str) -> torch.device:

@@ -11,9 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from adapters.projection import project
-from engine.attention.interface import AttentionStep, attention_step
+from engine.attention.interface import Backend, attention_step
 from engine.attention.mask_route import MaskedStepCache
-from engine.attention.sdpa import SdpaStep
+from engine.attention.select import pick_backend
 from engine.batch import ForwardBatch
 from engine.cache.storage import KVStorage
 
@@ -43,9 +43,10 @@ class ModelRunner:
         route: Route,
         adapter_slots: int = 1,
         max_masks: int = 1,
-        backend: type[SdpaStep] = SdpaStep,
+        backend: Backend | None = None,
     ) -> None:
-        self.model, self.storage, self.route, self.backend = model, storage, route, backend
+        self.model, self.storage, self.route = model, storage, route
+        self.backend = backend or pick_backend(storage.keys.device)
         self.embed: nn.Module = model.get_input_embeddings()
         self.head: nn.Module = model.get_output_embeddings()
         self.config = model.config.get_text_config()
@@ -95,7 +96,7 @@ class ModelRunner:
             arguments["use_cache"] = True
             output = self.model(**arguments)
         else:
-            step: AttentionStep = self.backend(batch, self.storage, self.num_prompts)
+            step = self.backend(batch, self.storage, self.num_prompts)
             with attention_step(step):
                 output = self.model(**arguments)
         assert self._hidden is not None

@@ -1,4 +1,4 @@
-"""A forward of any size that changes nothing: to time it, or to have it compiled."""
+"""Work of any size that changes nothing: to time it, or to have it compiled."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ from collections.abc import Callable
 
 from engine.batch import ForwardBatch, SegmentPlan
 from engine.model.runner import ModelRunner
+from engine.speculation.bita import Branches, MaskGroup, Parent
+from engine.speculation.growth import WIDTH
 from engine.speculation.tree import TreeTopology
 
 
@@ -23,3 +25,15 @@ def trial_forward(runner: ModelRunner, past: int) -> Callable[[int], None]:
         runner.execute(batch).logits.argmax(dim=-1).tolist()
 
     return forward
+
+
+def trial_ranking(runner: ModelRunner) -> Callable[[int], None]:
+    """Ranks so many nodes' children as a drafter does, without a successor head."""
+    state = runner.mask_embeddings[:1]
+
+    def rank(nodes: int) -> None:
+        group = MaskGroup(state, bonus_token=0)
+        branches = Branches([group], None, [1.0], runner.embed, runner.project)
+        branches.rank([Parent(0, 0, 0)] * nodes, WIDTH)
+
+    return rank

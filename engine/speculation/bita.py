@@ -21,10 +21,14 @@ Layer = Callable[[Tensor], Tensor]
 
 @dataclass(frozen=True, slots=True)
 class MaskGroup:
-    """hidden: final hidden states of the masks, `[masks, hidden]`. bonus_token: the next root."""
+    """hidden: final hidden states of the masks, `[masks, hidden]`. bonus_token: the next root.
+
+    trust: what the request makes of their probabilities (`trust.Trust`).
+    """
 
     hidden: Tensor
     bonus_token: int
+    trust: float = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,15 +47,24 @@ class Parent:
 class Branches:
     """Children of the nodes of several draft trees, one level a call, from the roots down.
 
-    roots, sizes: bonus token and number of masks, which is how deep to draft, of every group.
+    roots, sizes, trusts: of every group, its bonus token, its number of masks, which is how deep to
+        draft, and what its probabilities are worth.
+    temperatures: of the logits, by depth (`HitProfile.temperatures`).
     """
 
     def __init__(
-        self, groups: Sequence[MaskGroup], successor: Successor | None, embed: Layer, project: Layer
+        self,
+        groups: Sequence[MaskGroup],
+        successor: Successor | None,
+        temperatures: Sequence[float],
+        embed: Layer,
+        project: Layer,
     ) -> None:
-        self.successor, self.embed, self.project = successor, embed, project
+        self.successor, self.temperatures = successor, temperatures
+        self.embed, self.project = embed, project
         self.roots = [group.bonus_token for group in groups]
         self.sizes = [len(group.hidden) for group in groups]
+        self.trusts = [group.trust for group in groups]
         self._firsts = [sum(self.sizes[:i]) for i in range(len(groups))]
         self._depth = 0
         self._hidden = torch.cat([group.hidden for group in groups])
@@ -79,6 +92,7 @@ class Branches:
                 before = torch.tensor([p.before for p in parents], device=device)
                 self._state = self._state.index_select(0, before)
             hidden, self._state = self.successor.advance(hidden, read, tokens, self._state)
+        logits = self.project(hidden) / self.temperatures[self._depth]
         self._depth += 1
-        probabilities, tokens = self.project(hidden).softmax(dim=-1).topk(width, dim=-1)
+        probabilities, tokens = logits.softmax(dim=-1).topk(width, dim=-1)
         return tokens.tolist(), probabilities.tolist()

@@ -1,4 +1,4 @@
-"""Seconds a forward takes by its number of rows, measured at start-up on this machine."""
+"""Seconds a forward takes by its number of rows, and drafting by the level, on this machine."""
 
 from __future__ import annotations
 
@@ -8,15 +8,20 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 ROWS = (1, 4, 8, 12, 16, 24, 32, 48, 64, 128, 256)
+LEVEL_NODES = 4
 REPEATS = 5
 
 
 @dataclass(frozen=True, slots=True)
 class StepCostModel:
-    """rows, seconds: a measured curve; between its points cost is linear, beyond it too."""
+    """rows, seconds: a measured curve; between its points cost is linear, beyond it too.
+
+    level: seconds it takes to rank one level of draft trees.
+    """
 
     rows: tuple[int, ...]
     seconds: tuple[float, ...]
+    level: float = 0.0
 
     def __call__(self, rows: int) -> float:
         """Seconds of a forward of so many rows."""
@@ -26,18 +31,26 @@ class StepCostModel:
         return y0 + (y1 - y0) * (rows - x0) / (x1 - x0)
 
 
-def measure(forward: Callable[[int], None], max_rows: int) -> StepCostModel:
-    """Time `forward(rows)`, best of several, made monotone: more rows never cost less."""
+def measure(
+    forward: Callable[[int], None], rank: Callable[[int], None], max_rows: int
+) -> StepCostModel:
+    """Time `forward(rows)`, best of several, made monotone: more rows never cost less.
+
+    rank: ranks one level of trees that have so many nodes on it.
+    """
     sizes = [r for r in ROWS if r <= max(max_rows, 4)]
     seconds: list[float] = []
     for rows in sizes:
-        forward(rows)
-        best = min(_timed(forward, rows) for _ in range(REPEATS))
-        seconds.append(max([best, *seconds[-1:]]))
-    return StepCostModel(tuple(sizes), tuple(seconds))
+        seconds.append(max([_best(forward, rows), *seconds[-1:]]))
+    return StepCostModel(tuple(sizes), tuple(seconds), _best(rank, LEVEL_NODES))
 
 
-def _timed(forward: Callable[[int], None], rows: int) -> float:
-    start = time.perf_counter()
-    forward(rows)
-    return time.perf_counter() - start
+def _best(run: Callable[[int], None], rows: int) -> float:
+    """The quickest of several runs, the first of all not counted."""
+    run(rows)
+    times = []
+    for _ in range(REPEATS):
+        start = time.perf_counter()
+        run(rows)
+        times.append(time.perf_counter() - start)
+    return min(times)

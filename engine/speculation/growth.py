@@ -23,10 +23,14 @@ MAX_NODES = 32
 
 
 class Ranker(Protocol):
-    """Where children come from (`bita.Branches`). roots, sizes: bonus token and masks by tree."""
+    """Where children come from (`bita.Branches`).
+
+    roots, sizes, trusts: by tree its bonus token, its masks, and a factor on what they say.
+    """
 
     roots: list[int]
     sizes: list[int]
+    trusts: list[float]
 
     def rank(
         self, parents: Sequence[Parent], width: int
@@ -39,7 +43,7 @@ class Unranked:
     """Stands for sequences whose masks say nothing."""
 
     def __init__(self, roots: list[int]) -> None:
-        self.roots, self.sizes = roots, [0] * len(roots)
+        self.roots, self.sizes, self.trusts = roots, [0] * len(roots), [1.0] * len(roots)
 
     def rank(
         self, parents: Sequence[Parent], width: int
@@ -79,12 +83,14 @@ def grow(
     threshold: float,
     promise: Sequence[float],
     chains: Sequence[Sequence[Chain]] = (),
+    level: float = 0.0,
 ) -> list[DraftTree]:
     """For every mask group the tree of all rows that are worth `threshold` tokens.
 
     promise[m]: probability that a draft at depth m + 1 of the step after will be accepted.
     chains: what other sources propose for every tree. They are merged in by token, level by level
     with the masks' children, and go on alone below them.
+    level: tokens that a level must be able to bring, all trees together, to be ranked.
     """
     trees = [
         _Growing(root, own, len(promise))
@@ -93,7 +99,10 @@ def grow(
     frontier = [(tree, 0, 0) for tree in range(len(trees))]
     for depth in range(max(ranker.sizes)):
         frontier = [place for place in frontier if ranker.sizes[place[0]] > depth]
-        if not frontier:
+        if (
+            sum(trees[tree].reached[node] * ranker.trusts[tree] for tree, node, _ in frontier)
+            <= level
+        ):
             break
         ranked = ranker.rank(
             [Parent(tree, trees[tree].tokens[node], before) for tree, node, before in frontier],
@@ -103,7 +112,8 @@ def grow(
         for number, ((tree, node, _), tokens, shares) in enumerate(
             zip(frontier, *ranked, strict=True)
         ):
-            children = trees[tree].children(node, depth, zip(tokens, shares, strict=True))
+            trusted = [share * ranker.trusts[tree] for share in shares]
+            children = trees[tree].children(node, depth, zip(tokens, trusted, strict=True))
             for rank, (share, token, sources, going_on) in enumerate(children):
                 reached = trees[tree].reached[node] * share
                 if reached < threshold:
@@ -116,7 +126,10 @@ def grow(
             if trees[tree].has_room(sources):
                 added = trees[tree].add(node, rank, token, reached, sources, going_on, depth + 1)
                 frontier.append((tree, added, number))
-    return [tree.finished(threshold, promise) for tree in trees]
+    return [
+        tree.finished(threshold, [p * trust ** (m + 1) for m, p in enumerate(promise)])
+        for tree, trust in zip(trees, ranker.trusts, strict=True)
+    ]
 
 
 # A child: its share, token, sources, and the chains that go through it.
@@ -209,7 +222,7 @@ class _Growing:
                 self.add(node, rank, token, reached, sources, going_on, depth + 1)
         sizes = mask_groups(self.parents, self.reached, threshold, promise, self.cut)
         topology = TreeTopology(tuple(self.parents), tuple(self.ranks), sizes)
-        return DraftTree(tuple(self.tokens), topology, tuple(self.sources))
+        return DraftTree(tuple(self.tokens), topology, tuple(self.sources), tuple(self.reached))
 
     def _follow(self, node: int, depth: int, chain: Chain, threshold: float) -> None:
         """Add the rest of the only chain through a node."""

@@ -28,14 +28,18 @@ from engine.speculation.tree import DraftTree, TreeTopology
 
 PLAIN = TreeTopology.root(0)
 MAX_PLANNED_ROWS = 4096
+TRUST_LEVELS = 5
 THRESHOLDS = (0.6, 0.45, 0.35, 0.27, 0.2, 0.15, 0.11, 0.08, 0.06, 0.045, 0.03, 0.02)
 
 
 class Planner(Protocol):
     """Chooses trees."""
 
-    def first(self, num_decoding: int) -> TreeTopology:
-        """What a sequence runs that nothing is drafted for, when so many decode."""
+    def first(self, num_decoding: int, trust: float = 1.0) -> TreeTopology:
+        """What a sequence runs that nothing is drafted for, when so many decode.
+
+        trust: in what its masks will say.
+        """
         ...
 
     def draft(
@@ -51,7 +55,7 @@ class Fixed:
     def __init__(self, topology: TreeTopology) -> None:
         self.topology = topology
 
-    def first(self, num_decoding: int) -> TreeTopology:
+    def first(self, num_decoding: int, trust: float = 1.0) -> TreeTopology:
         """As `Planner.first`."""
         return TreeTopology.root(self.topology.masks[0])
 
@@ -66,32 +70,41 @@ class Adaptive:
     """Rows by their worth. Without an adapter, `hits` is empty."""
 
     def __init__(self, hits: Hits, cost: StepCostModel) -> None:
-        self.cost, self.promise = cost, _promise(hits)
+        self.hits, self.cost, self.promise = hits, cost, _promise(hits)
         self._seconds = np.array([cost(rows) for rows in range(MAX_PLANNED_ROWS)])
-        self.outlooks = [Outlook.of(hits, t, self.promise) for t in (1.0, *THRESHOLDS)]
-        self._chosen: dict[int, Outlook] = {}
+        self._outlooks: dict[float, list[Outlook]] = {}
+        self._chosen: dict[tuple[int, float], Outlook] = {}
+        self.outlook(1)
 
-    def outlook(self, num_decoding: int) -> Outlook:
-        """The best of the outlooks where so many sequences decode."""
-        if num_decoding not in self._chosen:
-            self._chosen[num_decoding] = max(
-                self.outlooks, key=lambda o: o.tokens_per_second(num_decoding, self.cost)
+    def outlook(self, num_decoding: int, trust: float = 1.0) -> Outlook:
+        """The best of the outlooks where so many sequences decode, with such trust in drafts."""
+        trust = max(1, round(trust * TRUST_LEVELS)) / TRUST_LEVELS
+        if trust not in self._outlooks:
+            hits = [[rate * trust for rate in rates] for rates in self.hits]
+            promise = _promise(hits)
+            thresholds = (1.0, *THRESHOLDS)
+            self._outlooks[trust] = [Outlook.of(hits, t, promise) for t in thresholds]
+        if (num_decoding, trust) not in self._chosen:
+            self._chosen[num_decoding, trust] = max(
+                self._outlooks[trust], key=lambda o: o.tokens_per_second(num_decoding, self.cost)
             )
-        return self._chosen[num_decoding]
+        return self._chosen[num_decoding, trust]
 
     def threshold(self, num_decoding: int) -> float:
         """Tokens a row must be expected to bring; 1 stands for plain decoding."""
         return self.outlook(num_decoding).threshold
 
-    def first(self, num_decoding: int) -> TreeTopology:
+    def first(self, num_decoding: int, trust: float = 1.0) -> TreeTopology:
         """As `Planner.first`."""
-        return _undrafted(self.threshold(num_decoding), self.promise)
+        promise = [p * trust ** (m + 1) for m, p in enumerate(self.promise)]
+        return _undrafted(self.outlook(num_decoding, trust).threshold, promise)
 
     def draft(
         self, ranker: Ranker, chains: Sequence[Sequence[Chain]], num_decoding: int
     ) -> list[DraftTree]:
         """As `Planner.draft`."""
-        threshold, worth = self.threshold(num_decoding), self.chain_threshold(chains, num_decoding)
+        outlook = self.outlook(num_decoding, sum(ranker.trusts) / len(ranker.trusts))
+        threshold, worth = outlook.threshold, self.chain_threshold(chains, num_decoding)
         if worth >= 1.0:
             chains = ()
         if threshold >= 1.0:
@@ -102,7 +115,8 @@ class Adaptive:
             # The more a step does without a row, the more the row must bring: what either source
             # does alone is the least that both will do.
             threshold = max(threshold, worth)
-        return grow(ranker, threshold, self.promise, chains)
+        rate = num_decoding * outlook.tokens_per_second(num_decoding, self.cost)
+        return grow(ranker, threshold, self.promise, chains, self.cost.level * rate)
 
     def chain_threshold(self, chains: Sequence[Sequence[Chain]], num_decoding: int) -> float:
         """Tokens the least of the rows brings that together raise a step's rate most; 1 if none.
@@ -128,13 +142,15 @@ class Adaptive:
 class Outlook:
     """What a threshold leads to, on the average tree.
 
-    shares, rows, tokens: of steps whose mask group had 0, 1, ... masks.
+    shares, rows, tokens, levels: of steps whose mask group had 0, 1, ... masks. levels: ranked for
+        the next tree.
     """
 
     threshold: float
     shares: list[float]
     rows: list[int]
     tokens: list[float]
+    levels: list[int]
 
     @classmethod
     def of(cls, hits: Hits, threshold: float, promise: Sequence[float]) -> Outlook:
@@ -147,6 +163,8 @@ class Outlook:
             steady_state(trees, hits),
             [tree.num_rows for tree in trees],
             [sum(path_probabilities(tree, hits)) for tree in trees],
+            # The level below the deepest node is ranked too, and found not worth a row.
+            [min(max(tree.depths) + 1, size) for size, tree in enumerate(trees)],
         )
 
     @property
@@ -162,7 +180,8 @@ class Outlook:
     def tokens_per_second(self, num_decoding: int, cost: StepCostModel) -> float:
         """Of every one of `num_decoding` sequences."""
         seconds = sum(
-            s * cost(num_decoding * r) for s, r in zip(self.shares, self.rows, strict=True)
+            share * (cost(num_decoding * rows) + levels * cost.level)
+            for share, rows, levels in zip(self.shares, self.rows, self.levels, strict=True)
         )
         return self.mean_tokens / seconds
 
@@ -176,7 +195,7 @@ class _Average:
 
     def __init__(self, hits: Hits, size: int) -> None:
         self.hits, self.depth = hits, 0
-        self.roots, self.sizes = [0], [size]
+        self.roots, self.sizes, self.trusts = [0], [size], [1.0]
 
     def rank(
         self, parents: Sequence[Parent], width: int

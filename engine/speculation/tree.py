@@ -119,11 +119,16 @@ class TreeTopology:
 
 @dataclass(frozen=True)
 class DraftTree:
-    """A topology, and by node its token and the bits of who proposed it (0 for the root)."""
+    """A topology, and by node its token and the bits of who proposed it (0 for the root).
+
+    reached: probability that each node is accepted, as the drafters have it; empty where the
+        shape was given.
+    """
 
     token_ids: tuple[int, ...]
     topology: TreeTopology
     sources: tuple[int, ...]
+    reached: tuple[float, ...] = ()
 
     @property
     def num_drafts(self) -> int:

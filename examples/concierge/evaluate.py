@@ -64,7 +64,7 @@ def score_calls(folder: Path, records: list[dict], limit: int) -> tuple[int, int
         for i, message in enumerate(record["messages"]):
             if not message.get("tool_calls"):
                 continue
-            text = template.render(record["messages"][:i], record["tools"])
+            text = template.render(_as_sent(record["messages"][:i]), record["tools"])
             ids = tokenizer.encode(text, add_special_tokens=False).ids
             if len(ids) <= MAX_PROMPT:
                 asked.append(message["tool_calls"][0]["function"])
@@ -88,6 +88,19 @@ def score_calls(folder: Path, records: list[dict], limit: int) -> tuple[int, int
             named += said.get("name") == call["name"]
             exact += said.get("name") == call["name"] and said.get("arguments") == wanted
     return len(prompts), formed, named, exact
+
+
+def _as_sent(messages: list[dict]) -> list[dict]:
+    """Messages as clients send them: arguments are a JSON string."""
+    sent = []
+    for message in messages:
+        calls = [
+            {**call, "function": {**call["function"], "arguments": json.dumps(arguments)}}
+            for call in message.get("tool_calls") or []
+            if not isinstance(arguments := call["function"]["arguments"], str)
+        ]
+        sent.append({**message, "tool_calls": calls} if calls else message)
+    return sent
 
 
 @torch.inference_mode()

@@ -75,6 +75,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="DIR",
         help="Folder that its holder may load adapters from (default: none).",
     )
+    option(
+        where,
+        "--log-prompts",
+        default=None,
+        metavar="FILE",
+        help="Append every prompt to a file that `bita tune --prompts` reads (default: none is "
+        "kept).",
+    )
     _add_engine_arguments(parser)
     _add_limits(parser)
 
@@ -248,6 +256,7 @@ def config_of(options: argparse.Namespace) -> ServerConfig:
         api_keys=tuple(options.api_key),
         admin_key=admin_key,
         adapter_dir=adapter_dir,
+        prompt_log=Path(options.log_prompts) if options.log_prompts else None,
         served_model_names=tuple(options.served_model_name),
         max_body_bytes=options.max_body_size,
         max_concurrent_requests=options.max_concurrent_requests,

@@ -110,6 +110,8 @@ def _cost_table(cost: StepCostModel) -> Table:
     table = _table("a forward on this machine", "rows", "ms", "of one row")
     for rows, seconds in zip(cost.rows, cost.seconds, strict=True):
         table.add_row(str(rows), f"{seconds * 1000:.2f}", f"{seconds / cost.seconds[0]:.2f}x")
+    table.caption = f"and {cost.level * 1000:.2f} ms a level of drafts"
+    table.caption_justify = "left"
     return table
 
 

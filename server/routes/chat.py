@@ -43,9 +43,12 @@ async def _prompt(body: ChatCompletionRequest, serving: Serving) -> list[int]:
     if serving.template is None:
         raise invalid("This model has no chat template.", "messages", "no_chat_template")
     messages = [message.model_dump(exclude_none=True) for message in body.messages]
-    tools = [tool.model_dump(exclude_none=True) for tool in body.tools or []]
-    text = serving.template.render(messages, tools if body.uses_tools else None)
-    return await prompts.encode(serving.client.tokenizer, text, False, "messages")
+    given = [tool.model_dump(exclude_none=True) for tool in body.tools or []]
+    tools = given if body.uses_tools else None
+    text = serving.template.render(messages, tools)
+    token_ids = await prompts.encode(serving.client.tokenizer, text, False, "messages")
+    serving.prompt_log.add({"messages": messages, "tools": tools})
+    return token_ids
 
 
 async def _prediction(body: ChatCompletionRequest, serving: Serving) -> list[int]:

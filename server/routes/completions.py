@@ -39,6 +39,9 @@ async def create_completion(
 
 async def _token_ids(prompt: str | list[int], serving: Serving) -> list[int]:
     if isinstance(prompt, str):
-        return await prompts.encode(serving.client.tokenizer, prompt, True, "prompt")
+        token_ids = await prompts.encode(serving.client.tokenizer, prompt, True, "prompt")
+        if serving.template is None:  # with one, tuning would take it for what a user says
+            serving.prompt_log.add({"prompt": prompt})
+        return token_ids
     prompts.check_token_ids(prompt, serving.client.info.vocab_size, "prompt")
     return prompt

@@ -97,6 +97,35 @@ def test_hits_count_only_where_smaller_depths_were_among_the_candidates(
     assert profile.rates[2] == pytest.approx([0, 0, 1, 0, 0])
 
 
+def test_temperatures_make_probabilities_as_right_as_they_say(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Depth 1 is drawn from its own logits, depth 2 from half of them; depth 3 has no label."""
+    generator = torch.Generator().manual_seed(0)
+    places = 4000
+
+    def run_groups(
+        _: Any, samples: list[Sample], anchors: list[list[int]], *__: Any
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        groups = len(anchors[0])
+        logits = 2 * torch.randn(1, groups * MASKS, tiny.VOCAB, generator=generator)
+        divisors = torch.tensor([1.0, 2.0, 1.0]).repeat(groups)[:, None]
+        chances = (logits[0] / divisors).softmax(dim=-1)
+        labels = torch.multinomial(chances, 1, generator=generator).T
+        labels[0, 2::MASKS] = IGNORE
+        return logits, labels
+
+    monkeypatch.setattr(module, "run_groups", run_groups)
+    profile = evaluate(
+        None,  # type: ignore[arg-type] # the logits are drawn
+        [Sample([0] * (places + 2), [(1, places + 2)])],
+        torch.zeros(0),
+        torch.zeros(MASKS, 1),
+        tiny.VOCAB,
+    ).profile
+    assert profile.temperatures == [1.0, 2.0, 1.0]
+
+
 def test_export_writes_an_adapter_that_loads_and_a_card_with_the_results(tmp_path: Path) -> None:
     recipe = TuningRecipe(num_prompts=4, num_masks=3)
     prompt_kv = torch.randn(tiny.LAYERS, 2, tiny.KV_HEADS, 4, tiny.HEAD_DIM, requires_grad=True)

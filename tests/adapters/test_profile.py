@@ -1,4 +1,4 @@
-"""Hit profiles: only probabilities, merged by their counts."""
+"""Hit profiles: only probabilities, and a temperature a depth."""
 
 from __future__ import annotations
 
@@ -27,21 +27,11 @@ def test_refuses_what_is_no_profile(rates: list[list[float]], counts: list[int])
         HitProfile(rates, counts)
 
 
-def test_merge_weighs_by_counts() -> None:
-    one = HitProfile([[0.4, 0.2], [0.1, 0.0]], [30, 0])
-    two = HitProfile([[0.8, 0.0], [0.3, 0.2]], [10, 5])
-    merged = one.merge(two)
-    assert merged.counts == [40, 5]
-    assert merged.rates[0] == pytest.approx([0.5, 0.15])
-    assert merged.rates[1] == pytest.approx([0.3, 0.2])
-    assert merged == two.merge(one)
+@pytest.mark.parametrize("temperatures", [[1.0], [1.0, 0.0], [1.0, -1.0], [1.0, float("nan")]])
+def test_refuses_what_is_no_temperature_a_depth(temperatures: list[float]) -> None:
+    with pytest.raises(AdapterFormatError, match="temperatures"):
+        HitProfile([[0.5], [0.5]], [1, 1], temperatures)
 
 
-def test_merge_of_nothing_is_nothing() -> None:
-    empty = HitProfile([[0.0]], [0])
-    assert empty.merge(empty) == empty
-
-
-def test_merge_refuses_other_depths() -> None:
-    with pytest.raises(ValueError, match="longer"):
-        HitProfile([[0.1]], [1]).merge(HitProfile([[0.1], [0.1]], [1, 1]))
+def test_probabilities_that_nobody_measured_are_taken_as_they_are() -> None:
+    assert HitProfile([[0.5], [0.5]], [1, 1]).temperatures == [1.0, 1.0]

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from adapters.errors import AdapterError
 from adapters.tuning import generate as module
-from adapters.tuning.generate import generate
+from adapters.tuning.generate import Answering, generate
 from adapters.tuning.layout import Sample
 from adapters.tuning.prompts import Conversation, load, split
 from tests.adapters.tiny import VOCAB, Successor
@@ -195,9 +195,9 @@ def decode(tokens: list[int]) -> str:
 def run(
     conversations: list[Conversation], file: Path, source: Successor | None = None, **limits: int
 ) -> list[Sample]:
-    sizes = {"max_tokens": 20, "max_length": 80} | limits
+    answering = Answering(**{"max_tokens": 20, "max_length": 80} | limits)
     return generate(
-        conversations, source or Successor(), render, decode, file, title="test", **sizes
+        conversations, source or Successor(), render, decode, file, answering, title="test"
     )
 
 

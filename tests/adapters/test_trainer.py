@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,6 +13,7 @@ import pytest
 import torch
 
 from adapters.errors import AdapterError
+from adapters.tuning import files
 from adapters.tuning.evaluate import evaluate
 from adapters.tuning.layout import Sample
 from adapters.tuning.recipe import TuningRecipe
@@ -80,7 +83,7 @@ def test_a_finished_run_is_not_run_again(tmp_path: Path) -> None:
 )
 def test_a_checkpoint_of_another_recipe_is_refused(tmp_path: Path, change: dict[str, Any]) -> None:
     tuner().fit(tmp_path)
-    with pytest.raises(AdapterError, match=r"checkpoint\.pt.*recipe"):
+    with pytest.raises(AdapterError, match=r"checkpoint\.pt.*run that differs in"):
         tuner(replace(RECIPE, **change)).fit(tmp_path)
 
 
@@ -113,3 +116,46 @@ def test_nothing_to_learn_from_is_said(samples: list[Sample]) -> None:
 def test_a_recipe_names_the_field_out_of_range(field: str) -> None:
     with pytest.raises(AdapterError, match=field):
         replace(RECIPE, **{field: 0})
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_loss_that_is_not_finite_stops_before_anything_is_updated(
+    tmp_path: Path, value: float
+) -> None:
+    one = tuner()
+    one.fit(tmp_path)
+    before = [p.detach().clone() for p in one.parameters]
+    one.target.head.weight.data[0, 0] = value
+    with pytest.raises(AdapterError, match=r"step 7: the loss is nan and the gradient nan"):
+        one.step()
+    assert all(torch.equal(p, b) for p, b in zip(one.parameters, before, strict=True))
+    tuner().fit(tmp_path)  # what was written is whole and finite
+
+
+@pytest.mark.parametrize("name", ["checkpoint.pt", "log.jsonl"])
+def test_a_full_disk_ends_training_in_a_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """The last checkpoint stays, and with room again the run ends as if nothing had been."""
+    whole = tuner()
+    whole.fit(tmp_path / "whole")
+    write = getattr(files, "replace" if name == "checkpoint.pt" else "append")
+
+    def full(file: Path, content: Any) -> None:
+        with files.writing(file):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(files, write.__name__, full)
+    with pytest.raises(AdapterError, match=rf"{name} cannot be written: No space left on device"):
+        tuner().fit(tmp_path / "run")
+    monkeypatch.setattr(files, write.__name__, write)
+    resumed = tuner()
+    resumed.fit(tmp_path / "run")
+    assert torch.equal(resumed.prompt_kv, whole.prompt_kv)
+
+
+def test_a_quantised_trunk_is_tuned() -> None:
+    target = TargetModel(tiny.quantised(tiny.llama().bfloat16()))
+    one = Tuner(target, tiny.SHAPE, RECIPE, tiny.noise(6))
+    assert all(torch.isfinite(torch.tensor(one.step()[0])) for _ in range(2))
+    assert {p.dtype for p in one.parameters} == {torch.float32}

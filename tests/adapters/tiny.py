@@ -96,7 +96,13 @@ class Successor:
     def __init__(self) -> None:
         self.asked: list[list[int]] = []
 
-    def answers(self, prompts: Sequence[list[int]], max_tokens: int) -> list[list[int]]:
+    def answers(
+        self,
+        prompts: Sequence[list[int]],
+        max_tokens: int,
+        temperatures: Sequence[float] | None = None,
+        seed: int = 0,
+    ) -> list[list[int]]:
         """From the last token of the prompt, up to `VOCAB - 1`, then 0."""
         self.asked += [list(p) for p in prompts]
         return [[*range(p[-1] + 1, VOCAB), 0][:max_tokens] for p in prompts]

@@ -20,6 +20,7 @@ class Table:
 
     def __init__(self, sizes: list[int], confidence: float = 0.6) -> None:
         self.sizes, self.roots = sizes, [100 + i for i in range(len(sizes))]
+        self.trusts = [1.0] * len(sizes)
         self.confidence = confidence
         self.calls: list[list[Parent]] = []
 
@@ -73,6 +74,23 @@ def test_a_confident_drafter_gets_a_chain_and_an_unsure_one_a_bush() -> None:
     assert max(sure.depths) == 4
     assert max(unsure.depths) < 4
     assert len(unsure.children[0]) > len(sure.children[0])
+
+
+def test_a_drafter_that_is_not_trusted_gets_fewer_rows() -> None:
+    table = Table([4, 4, 4], 0.7)
+    table.roots, table.trusts = [100] * 3, [1.0, 0.5, 0.05]
+    full, half, none = (tree.topology for tree in grow(table, 0.1, [0.9, 0.8, 0.7, 0.6]))
+    assert full.num_rows > half.num_rows > none.num_rows == 1
+
+
+def test_a_level_that_cannot_bring_what_it_costs_is_not_ranked() -> None:
+    deep, flat = Table([4], 0.5), Table([4], 0.5)
+    grow(deep, 0.1, [0.9] * 4)
+    tree = grow(flat, 0.1, [0.9] * 4, level=0.6)[0]
+    assert len(deep.calls) == 4
+    assert max(tree.topology.depths) == len(flat.calls) < 4
+    nothing = grow(Table([4], 0.7), 0.01, [0.9] * 4, level=1.0)[0]
+    assert nothing.num_drafts == 0
 
 
 def test_rows_are_capped_whatever_they_are_worth() -> None:
@@ -133,8 +151,9 @@ def test_serving_ranks_the_true_path_as_tuning_trained_it(rank: int) -> None:
     hidden = trained(None)
     target.head = keep
     group = MaskGroup(hidden, sample.token_ids[anchor])
-    branches = Branches([group, group], successor, target.embedding, target.head)
-    expected = trained(successor).softmax(dim=-1)
+    temperatures = [0.5, 1.0, 2.0]
+    branches = Branches([group, group], successor, temperatures, target.embedding, target.head)
+    expected = (trained(successor) / torch.tensor(temperatures)[:, None]).softmax(dim=-1)
     for mask in range(masks):
         token = sample.token_ids[anchor + mask]
         parents = [Parent(0, token, 0), Parent(1, token, min(mask, 1))]

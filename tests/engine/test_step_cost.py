@@ -7,11 +7,12 @@ from pathlib import Path
 import pytest
 
 from engine import step_cost
+from engine.config import EngineConfig
 from engine.engine import Engine
 from engine.speculation.cost import StepCostModel
 from tests import factories
 
-CURVE = StepCostModel((1, 4), (0.5, 0.75))
+CURVE = StepCostModel((1, 4), (0.5, 0.75), 0.25)
 
 
 @pytest.fixture
@@ -25,7 +26,7 @@ def measured(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """The most rows of every measurement made."""
     made: list[int] = []
 
-    def measure(forward: object, max_rows: int) -> StepCostModel:
+    def measure(forward: object, rank: object, max_rows: int) -> StepCostModel:
         made.append(max_rows)
         return CURVE
 
@@ -36,7 +37,9 @@ def measured(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 def start(architecture: str = "Llama", **config: int) -> Engine:
     model = factories.tiny_model(architecture)
     adapters = {"bita": factories.random_adapter(model)}
-    return factories.engine(factories.load(model, architecture), adapters, tree="auto", **config)
+    # A small cache, for the start to be quick.
+    settings = EngineConfig(model="tiny", kv_cache_memory=1 << 24, **config)
+    return Engine(settings, factories.load(model, architecture), adapters)
 
 
 def test_a_second_start_measures_nothing(folder: Path, measured: list[int]) -> None:

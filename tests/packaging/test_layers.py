@@ -9,6 +9,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 IMPORTS = """
 import importlib, pkgutil, sys
+import engine.client
 import server
 
 for module in pkgutil.walk_packages(server.__path__, "server."):

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from server.commands.encoder import Encoder, before_the_assistant
 
 if TYPE_CHECKING:
     from adapters.format import BitaAdapter
@@ -61,44 +63,12 @@ def load_model(folder: Path, device: str, dtype: str) -> LoadedModel:
 
 
 def encoded(model: Path, conversations: Sequence[Conversation]) -> list[list[int]]:
-    """Token ids of each prompt, by the model's chat template where it has one.
+    """Token ids of each prompt, up to where the assistant first speaks.
 
-    Without a template the last message is taken as a text to continue.
     Raises AdapterError where tokenizer or template fail.
     """
-    from tokenizers import Tokenizer
-
-    from adapters.errors import AdapterError
-    from server.chat_template import ChatTemplate
-    from server.errors import ApiError
-
-    template = ChatTemplate.load(model)
-    file = model / "tokenizer.json"
-    if not file.is_file():
-        raise AdapterError(f"{file} is missing")
-    try:
-        tokenizer = Tokenizer.from_file(str(file))
-    except Exception as error:  # the library raises no narrower one
-        raise AdapterError(f"{file} cannot be read: {error}") from error
-    encoded = []
-    for conversation in conversations:
-        messages = _before_the_assistant(conversation.messages)
-        try:
-            text = (
-                str(messages[-1].get("content") or "")
-                if template is None
-                else template.render(messages, conversation.tools)
-            )
-        except ApiError as error:
-            raise AdapterError(error.message) from error
-        encoded.append(list(tokenizer.encode(text, add_special_tokens=template is None).ids))
-    return encoded
-
-
-def _before_the_assistant(messages: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The messages before the first one of the assistant's; all, where it speaks first."""
-    turns = [i for i, message in enumerate(messages) if message["role"] == "assistant"]
-    return messages[: turns[0]] if turns and turns[0] else messages
+    encoder = Encoder.load(model)
+    return [encoder.encode(before_the_assistant(c.messages), c.tools) for c in conversations]
 
 
 def compare(

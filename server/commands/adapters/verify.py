@@ -176,13 +176,19 @@ def _update(folder: Path, adapter: BitaAdapter, evaluation: Evaluation | None) -
 
 
 def with_measured(known: HitProfile, measured: HitProfile) -> HitProfile:
-    """The measured profile; a depth that no draft reached keeps the rates it had."""
+    """The measured profile; a depth that no draft reached keeps what it had."""
     from adapters.profile import HitProfile
 
-    rates = []
-    for before, now, count in zip(known.rates, measured.rates, measured.counts, strict=True):
-        rates.append(now if count else before)
-    return HitProfile(rates, measured.counts)
+    chosen = [
+        now if count else before
+        for before, now, count in zip(
+            zip(known.rates, known.temperatures, strict=True),
+            zip(measured.rates, measured.temperatures, strict=True),
+            measured.counts,
+            strict=True,
+        )
+    ]
+    return HitProfile([r for r, _ in chosen], measured.counts, [t for _, t in chosen])
 
 
 def _rewrite(folder: Path, adapter: BitaAdapter, config: AdapterConfig) -> None:

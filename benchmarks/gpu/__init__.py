@@ -1,0 +1,1 @@
+"""What a GPU does with this engine: `python -m benchmarks.gpu`."""

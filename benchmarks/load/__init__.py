@@ -1,0 +1,1 @@
+"""A load generator for OpenAI's API: arrivals, streams, what they measured."""
