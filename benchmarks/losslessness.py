@@ -77,6 +77,7 @@ def report(
     tree: str,
     device: str = "cpu",
     max_tokens: int = MAX_TOKENS,
+    attention: str = "sdpa",
 ) -> dict[str, Any]:
     """All three criteria, with the figures they rest on."""
     loaded = load_model(model, device, "bfloat16")
@@ -86,7 +87,13 @@ def report(
         torch.randn_like(adapter.prompt_kv),
         torch.randn_like(adapter.mask_embeddings),
     )
-    config = EngineConfig(model=str(model), tree=tree, max_num_seqs=1, kv_cache_memory=KV_BYTES)
+    config = EngineConfig(
+        model=str(model),
+        tree=tree,
+        max_num_seqs=1,
+        kv_cache_memory=KV_BYTES,
+        attention=attention,
+    )
     engine = Engine(config, loaded, {"bita": adapter})
     plain, fast = (
         [EngineAnswers(engine, speculation=on).answers([p], max_tokens)[0] for p in tqdm(prompts)]

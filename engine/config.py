@@ -29,6 +29,7 @@ class EngineConfig:
     prefix_caching: share KV blocks of equal prompt beginnings between requests.
     num_threads: CPU threads of the forward; 0 leaves torch's choice.
     compile: have torch compile the model at the start.
+    attention: "sdpa" (torch's own) or "triton" (our kernels, which no GPU has run yet).
     """
 
     model: str
@@ -47,6 +48,7 @@ class EngineConfig:
     prefix_caching: bool = True
     num_threads: int = 0
     compile: bool = False
+    attention: str = "sdpa"
 
     def __post_init__(self) -> None:
         for name in ("block_size", "max_num_seqs", "max_num_batched_tokens", "max_waiting"):

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from adapters.format import BitaAdapter
 from engine.adapter_registry import AdapterRegistry, LoadedAdapter, PreparedAdapter, Room
+from engine.attention.select import pick_backend
 from engine.batch import ForwardBatch, SegmentPlan
 from engine.cache.block_pool import BlockPool
 from engine.cache.storage import KVStorage
@@ -71,8 +72,16 @@ class Engine:
             max_segments=config.max_num_seqs,
             dtype=loaded.dtype,
             device=loaded.device,
+            kernels=config.attention == "triton",
         )
-        self.runner = ModelRunner(loaded.model, storage, loaded.route, slots, room.masks)
+        self.runner = ModelRunner(
+            loaded.model,
+            storage,
+            loaded.route,
+            slots,
+            room.masks,
+            pick_backend(config.attention, loaded.device),
+        )
         if config.compile:
             compile_trunk(loaded.model, loaded.route)
             warm_up(self.runner)

@@ -44,6 +44,7 @@ def step_cost(
         "torch": torch.__version__,
         "route": loaded.route.value,
         "compile": config.compile,
+        "attention": config.attention,
         "max_rows": max_rows,
     }
     key = hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode()).hexdigest()[:16]

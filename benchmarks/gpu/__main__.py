@@ -59,7 +59,8 @@ def losslessness(small: bool) -> dict[str, Any]:
 
     count, tokens, device = (1, 4, "cpu") if small else (24, 64, "cuda")
     prompts = prompts_of(DEFAULT_MODEL, count, render)
-    return report(DEFAULT_MODEL, DEFAULT_ADAPTER, prompts, "comb", device, tokens)
+    kernels = "sdpa" if small else "triton"
+    return report(DEFAULT_MODEL, DEFAULT_ADAPTER, prompts, "comb", device, tokens, kernels)
 
 
 def attention(small: bool) -> list[dict[str, Any]]:

@@ -58,7 +58,12 @@ def measure(loaded: LoadedModel, prompt: int, steps: int, copied: int) -> dict[s
     copied: bytes the copy that gives the bandwidth moves one way.
     """
     config = EngineConfig(
-        model="random", tree="comb", max_num_seqs=1, kv_cache_memory=1 << 31, max_model_len=2048
+        model="random",
+        tree="comb",
+        max_num_seqs=1,
+        kv_cache_memory=1 << 31,
+        max_model_len=2048,
+        attention="triton" if loaded.device.type == "cuda" else "sdpa",
     )
     engine = Engine(config, loaded, {"noise": random_adapter(loaded)})
     plain, comb = (_run(engine, prompt, steps, on) for on in (False, True))

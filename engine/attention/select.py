@@ -1,4 +1,4 @@
-"""Which backend serves a device."""
+"""Which backend computes attention."""
 
 from __future__ import annotations
 
@@ -6,13 +6,21 @@ import torch
 
 from engine.attention.interface import Backend
 from engine.attention.sdpa import SdpaStep
+from engine.errors import EngineError
 from engine.kernels import usable
 
 
-def pick_backend(device: torch.device) -> Backend:
-    """Our Triton kernels on CUDA where Triton is installed, torch's own attention elsewhere."""
-    if usable(device):
-        from engine.attention.paged import PagedStep
+def pick_backend(name: str, device: torch.device) -> Backend:
+    """`sdpa`, torch's own attention, or `triton`, our kernels.
 
-        return PagedStep
-    return SdpaStep
+    Raises EngineError for another name, and where the kernels cannot run.
+    """
+    if name == "sdpa":
+        return SdpaStep
+    if name != "triton":
+        raise EngineError(f"attention must be sdpa or triton, not {name}")
+    if not usable(device):
+        raise EngineError(f"attention by triton takes a GPU and the triton package, not {device}")
+    from engine.attention.paged import PagedStep
+
+    return PagedStep

@@ -15,11 +15,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from engine.kernels import usable
-
 
 class KVStorage:
-    """keys, values: `[layers, blocks * block_size, kv_heads, head_dim]`, the model's dtype."""
+    """keys, values: `[layers, blocks * block_size, kv_heads, head_dim]`, the model's dtype.
+
+    kernels: whether Triton copies what is committed.
+    """
 
     def __init__(
         self,
@@ -36,7 +37,9 @@ class KVStorage:
         max_segments: int,
         dtype: torch.dtype,
         device: torch.device,
+        kernels: bool = False,
     ) -> None:
+        self.kernels = kernels
         self.num_layers, self.block_size, self.num_blocks = num_layers, block_size, num_blocks
         self.prompt_blocks = -(-max_prompts // block_size)
         self.first_prompt_block = num_blocks
@@ -80,7 +83,7 @@ class KVStorage:
             return
         device = self.keys.device
         src, dst = torch.tensor([source, target], device=device)
-        if usable(device):
+        if self.kernels:
             from engine.kernels.commit import copy_slots
 
             copy_slots(self.keys, self.values, src, dst)

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from adapters.projection import project
 from engine.attention.interface import Backend, attention_step
 from engine.attention.mask_route import MaskedStepCache
-from engine.attention.select import pick_backend
+from engine.attention.sdpa import SdpaStep
 from engine.batch import ForwardBatch
 from engine.cache.storage import KVStorage
 
@@ -43,10 +43,10 @@ class ModelRunner:
         route: Route,
         adapter_slots: int = 1,
         max_masks: int = 1,
-        backend: Backend | None = None,
+        backend: Backend = SdpaStep,
     ) -> None:
         self.model, self.storage, self.route = model, storage, route
-        self.backend = backend or pick_backend(storage.keys.device)
+        self.backend = backend
         self.embed: nn.Module = model.get_input_embeddings()
         self.head: nn.Module = model.get_output_embeddings()
         self.config = model.config.get_text_config()

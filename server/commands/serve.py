@@ -167,6 +167,14 @@ def _add_engine_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="CPU threads of the model (default: 0, PyTorch's choice).",
     )
+    option(
+        engine,
+        "--attention",
+        default="sdpa",
+        choices=("sdpa", "triton"),
+        help="PyTorch's attention, or our kernels for GPUs, which have run in Triton's interpreter "
+        "alone so far (default: sdpa).",
+    )
     engine.add_argument(
         "--compile",
         action="store_true",
@@ -248,6 +256,7 @@ def config_of(options: argparse.Namespace) -> ServerConfig:
         prefix_caching=not options.no_prefix_caching,
         num_threads=options.threads,
         compile=options.compile,
+        attention=options.attention,
     )
     return ServerConfig(
         engine=engine,
