@@ -12,7 +12,6 @@ small model do. Every side gives the same tokens, which is checked. Sides take t
 from __future__ import annotations
 
 import argparse
-import json
 import random
 import statistics
 import time
@@ -20,13 +19,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import torch
-from rich.console import Console
-from rich.table import Table
 from tqdm import tqdm
 
 from adapters.format import BitaAdapter
-from benchmarks.conversations import Player
+from benchmarks import report
+from benchmarks.workloads.conversations import Conversations
 from engine.config import EngineConfig
 from engine.engine import Engine
 from engine.load import base_shape
@@ -107,14 +104,18 @@ def main() -> None:
     parser.add_argument("--texts", type=int, default=6, help="edited in every run")
     parser.add_argument("--streams", type=int, default=1, help="texts at once")
     parser.add_argument("--rounds", type=int, default=3, help="runs of every side")
-    parser.add_argument("--sides", nargs="+", default=list(SIDES), choices=list(SIDES))
+    parser.add_argument(
+        "--sides", nargs="+", default=list(SIDES)[1:], choices=list(SIDES)[1:], help="beside plain"
+    )
+    report.add_arguments(parser)
     args = parser.parse_args()
 
     loaded = load_model(args.model, args.device, args.dtype)
     adapter = BitaAdapter.load(args.adapter, base_shape(loaded))
     engine = Engine(EngineConfig(model=str(args.model)), loaded, {"bita": adapter})
-    player = Player(args.model)
-    prompts = [player.advance(play) or [] for play in player.plays(args.texts)]
+    conversations = Conversations(args.model)
+    calls = [conversations.session(number).advance() for number in range(args.texts)]
+    prompts = [call.token_ids for call in calls if call is not None]
 
     def requests(drafters: tuple[str, ...], predictions: list[list[int]]) -> list[Request]:
         return [
@@ -145,7 +146,7 @@ def main() -> None:
         alignment.extend(text)
     accepted = sum(a.accepted for a in alignments)
 
-    sides = {name: Side() for name in args.sides}
+    sides = {name: Side() for name in ("plain", *args.sides)}
     bar = tqdm(total=args.rounds * len(sides), unit="run")
     for _ in range(args.rounds):
         for name, side in sides.items():
@@ -155,35 +156,25 @@ def main() -> None:
     results: dict[str, Any] = {
         "dtype": str(loaded.dtype).removeprefix("torch."),
         "device": str(loaded.device),
-        "threads": torch.get_num_threads(),
+        "machine": report.machine(),
         "settings": {k: v for k, v in vars(args).items() if not isinstance(v, Path)},
         "predicted_right": accepted / sum(map(len, predictions)),
         "same_tokens": all(side.answers == texts.answers for side in sides.values()),
         "sides": {},
     }
-    table = Table(title=f"an edit task, {results['dtype']} on {results['device']}")
-    for column in ("side", "tokens/s", "tokens/forward", "against plain"):
-        table.add_column(column, justify="right")
+    table = report.Table(
+        f"an edit task, {results['dtype']} on {results['device']}",
+        ("side", "tokens/s", "tokens/forward", "against plain"),
+    )
     for name, side in sides.items():
         row = {
             "tokens_per_second": side.tokens / statistics.median(side.seconds),
             "tokens_per_forward": side.tokens / side.forwards,
-            "speedup_vs_plain": statistics.median(
-                a / b for a, b in zip(sides["plain"].seconds, side.seconds, strict=True)
-            )
-            if "plain" in sides
-            else None,
+            "speedup_vs_plain": report.ratio(sides["plain"].seconds, side.seconds),
         }
         results["sides"][name] = row
-        ratio = row["speedup_vs_plain"]
-        table.add_row(
-            name,
-            f"{row['tokens_per_second']:.0f}",
-            f"{row['tokens_per_forward']:.2f}",
-            "" if ratio is None else f"{ratio:.2f}",
-        )
-    Console().print(table)
-    print(json.dumps(results))
+        table.add(name, *row.values())
+    report.publish([table], results, args.markdown)
 
 
 if __name__ == "__main__":
