@@ -91,11 +91,13 @@ class Drafter:
         if not self._proposed:
             return []
         chances, chains = self._chances(), []
+        most = len(chances) - 1
         for match in self._proposed:
             shares: list[float] = []
             reached = 1.0
             for agreed in range(match.agreed, match.agreed + len(match.tokens)):
-                share = chances[self._chances.level(agreed)]
+                # As `Chances.level`, which would be most of the time spent here.
+                share = chances[min(agreed.bit_length(), most)]
                 reached *= share
                 if reached < FLOOR:
                     break

@@ -17,8 +17,6 @@ from dataclasses import dataclass
 from operator import mul
 from typing import Protocol
 
-import numpy as np
-
 from engine.speculation.bita import Parent
 from engine.speculation.cost import StepCostModel
 from engine.speculation.drafter import Chain
@@ -71,7 +69,7 @@ class Adaptive:
 
     def __init__(self, hits: Hits, cost: StepCostModel) -> None:
         self.hits, self.cost, self.promise = hits, cost, _promise(hits)
-        self._seconds = np.array([cost(rows) for rows in range(MAX_PLANNED_ROWS)])
+        self._seconds = [cost(rows) for rows in range(MAX_PLANNED_ROWS)]
         self._outlooks: dict[float, list[Outlook]] = {}
         self._chosen: dict[tuple[int, float], Outlook] = {}
         self.outlook(1)
@@ -132,10 +130,13 @@ class Adaptive:
         first = min(num_decoding, MAX_PLANNED_ROWS - 1)
         worth = sorted(itertools.chain.from_iterable(best_chains), reverse=True)
         worth = worth[: MAX_PLANNED_ROWS - 1 - first]
-        tokens = num_decoding + np.cumsum([0.0, *worth])
-        rates = tokens / self._seconds[first : first + len(tokens)]
-        best = int(np.argmax(rates))
-        return worth[best - 1] if best else 1.0
+        tokens, least = float(num_decoding), 1.0
+        best = tokens / self._seconds[first]
+        for rows, value in enumerate(worth, first + 1):
+            tokens += value
+            if tokens / self._seconds[rows] > best:
+                best, least = tokens / self._seconds[rows], value
+        return least
 
 
 @dataclass(frozen=True, slots=True)
