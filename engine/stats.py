@@ -32,6 +32,12 @@ class SpecDecodingStats:
     drafted_by_source: dict[str, int] = field(default_factory=lambda: dict.fromkeys(NAMES, 0))
     accepted_by_source: dict[str, int] = field(default_factory=lambda: dict.fromkeys(NAMES, 0))
 
+    @property
+    def mean_acceptance_length(self) -> float:
+        """Tokens a forward of a decoding sequence emitted on average; 0 where none ran."""
+        lengths = self.acceptance_lengths
+        return sum(n * (i + 1) for i, n in enumerate(lengths)) / max(1, sum(lengths))
+
     def add(self, drafted: Sequence[int], accepted: Sequence[int]) -> None:
         """Count one verified forward of one sequence, given the sources of its drafts."""
         self._count(len(drafted), len(accepted))

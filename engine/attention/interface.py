@@ -106,8 +106,9 @@ def attend(
     """transformers' attention function: q `[1, heads, rows, dim]`, rotated; K/V not repeated."""
     if torch.compiler.is_compiling():
         call = _layer_call(module, query, scaling, sliding_window, softcap, s_aux)
-        scope, facts = call.scope, (call.layer, call.scaling)
-        return _operator(query, key, value, *facts, scope.window, scope.chunk, softcap, s_aux), None
+        window, chunk = call.scope.window, call.scope.chunk
+        out = _operator(query, key, value, call.layer, call.scaling, window, chunk, softcap, s_aux)
+        return out, None
     found = _calls.get(module)
     if found is None:
         found = _calls[module] = _layer_call(module, query, scaling, sliding_window, softcap, s_aux)

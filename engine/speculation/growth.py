@@ -112,8 +112,8 @@ def grow(
         for number, ((tree, node, _), tokens, shares) in enumerate(
             zip(frontier, *ranked, strict=True)
         ):
-            trusted = [share * ranker.trusts[tree] for share in shares]
-            children = trees[tree].children(node, depth, zip(tokens, trusted, strict=True))
+            scaled = [share * ranker.trusts[tree] for share in shares]
+            children = trees[tree].children(node, depth, zip(tokens, scaled, strict=True))
             for rank, (share, token, sources, going_on) in enumerate(children):
                 reached = trees[tree].reached[node] * share
                 if reached < threshold:
@@ -127,9 +127,14 @@ def grow(
                 added = trees[tree].add(node, rank, token, reached, sources, going_on, depth + 1)
                 frontier.append((tree, added, number))
     return [
-        tree.finished(threshold, [p * trust ** (m + 1) for m, p in enumerate(promise)])
+        tree.finished(threshold, trusted(promise, trust))
         for tree, trust in zip(trees, ranker.trusts, strict=True)
     ]
+
+
+def trusted(promise: Sequence[float], trust: float) -> list[float]:
+    """`promise` where every draft is only `trust` times as likely to be right."""
+    return [chance * trust ** (depth + 1) for depth, chance in enumerate(promise)]
 
 
 # A child: its share, token, sources, and the chains that go through it.

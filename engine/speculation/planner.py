@@ -21,7 +21,7 @@ from engine.speculation.bita import Parent
 from engine.speculation.cost import StepCostModel
 from engine.speculation.drafter import Chain
 from engine.speculation.fit import Hits, fit_tree, path_probabilities, steady_state
-from engine.speculation.growth import Ranker, Unranked, fill, grow, mask_groups
+from engine.speculation.growth import Ranker, Unranked, fill, grow, mask_groups, trusted
 from engine.speculation.tree import DraftTree, TreeTopology
 
 PLAIN = TreeTopology.root(0)
@@ -94,8 +94,8 @@ class Adaptive:
 
     def first(self, num_decoding: int, trust: float = 1.0) -> TreeTopology:
         """As `Planner.first`."""
-        promise = [p * trust ** (m + 1) for m, p in enumerate(self.promise)]
-        return _undrafted(self.outlook(num_decoding, trust).threshold, promise)
+        threshold = self.outlook(num_decoding, trust).threshold
+        return _undrafted(threshold, trusted(self.promise, trust))
 
     def draft(
         self, ranker: Ranker, chains: Sequence[Sequence[Chain]], num_decoding: int

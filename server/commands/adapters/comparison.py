@@ -100,8 +100,7 @@ def compare(
     except ValueError as error:
         raise AdapterError(str(error)) from error
     fast = EngineAnswers(engine).answers(fitting, max_tokens)
-    lengths = engine.stats().speculation.acceptance_lengths
-    mean = sum(n * (i + 1) for i, n in enumerate(lengths)) / max(1, sum(lengths))
+    mean = engine.stats().speculation.mean_acceptance_length
     return Comparison(fitting, plain, fast, mean)
 
 

@@ -110,8 +110,7 @@ def _receipt(
     prompts = [ids[:start] for ids, start, _ in spans]
     answers = EngineAnswers(engine).answers(prompts, max_tokens)
     same = sum(a == ids[start:end] for a, (ids, start, end) in zip(answers, spans, strict=True))
-    lengths = engine.stats().speculation.acceptance_lengths
-    mean = sum(n * (i + 1) for i, n in enumerate(lengths)) / max(1, sum(lengths))
+    mean = engine.stats().speculation.mean_acceptance_length
     print(
         f"with the adapter, {same} of {len(spans)} held-out answers are token for token those of "
         f"plain decoding; {mean:.2f} tokens a forward"
