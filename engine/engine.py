@@ -12,7 +12,7 @@ from torch import Tensor
 from adapters.format import BitaAdapter
 from engine.adapter_registry import AdapterRegistry, LoadedAdapter, PreparedAdapter, Room
 from engine.attention.select import pick_backend
-from engine.batch import ForwardBatch, SegmentPlan
+from engine.batch import ForwardBatch, RowKind, SegmentPlan
 from engine.cache.block_pool import BlockPool
 from engine.cache.storage import KVStorage
 from engine.config import EngineConfig
@@ -31,6 +31,7 @@ from engine.speculation.bita import Branches, MaskGroup
 from engine.speculation.cost import StepCostModel
 from engine.speculation.drafter import Chain, Drafter
 from engine.speculation.growth import Ranker, Unranked
+from engine.speculation.payoff import Payoff
 from engine.speculation.planner import PLAIN, Adaptive, Fixed, Planner, named
 from engine.speculation.sources import NGRAM, PREDICTION
 from engine.speculation.tree import DraftTree, TreeTopology
@@ -94,6 +95,7 @@ class Engine:
             self.adapters.load(name, self.prepare(adapter), config.adapters.get(name, ""))
         self.scheduler = Scheduler(config, BlockPool(num_blocks, config.block_size), self._plan)
         self.sequences: dict[str, Sequence] = {}
+        self._payoff = Payoff()
         self._stats = EngineStats()
 
     def prepare(self, adapter: BitaAdapter) -> PreparedAdapter:
@@ -161,8 +163,9 @@ class Engine:
         outputs = self._emit(scheduled, output, accepted)
         clock.ended("emit")
         self._draft(scheduled, batch, output, accepted)
-        clock.ended("draft")
-        self._count(batch)
+        drafting = clock.ended("draft")
+        rows = self._count(batch)
+        self._weigh(scheduled, outputs, rows, clock.total, drafting)
         return outputs
 
     def stats(self) -> EngineStats:
@@ -275,11 +278,12 @@ class Engine:
             if size or chains:
                 first = segment.mask_row(masks, node)
                 hidden = output.hidden[first : first + size]
-                group = MaskGroup(hidden, acceptance.bonus_token, sequence.trust())
+                trust = self._trust(sequence, len(scheduled))
+                group = MaskGroup(hidden, acceptance.bonus_token, trust)
                 drafting.setdefault(sequence.adapter, []).append((sequence, group, chains))
         for adapter, parts in drafting.items():
             groups, chains_of = [group for _, group, _ in parts], [chains for *_, chains in parts]
-            ranker: Ranker = Unranked([group.bonus_token for group in groups])
+            ranker: Ranker = Unranked([g.bonus_token for g in groups], [g.trust for g in groups])
             planner = adapter.planner if adapter is not None else self._unadapted
             assert planner is not None, "chains are only there with a planner"
             if adapter is not None and any(len(group.hidden) for group in groups):
@@ -405,7 +409,11 @@ class Engine:
     def _plan(self, sequence: Sequence, num_decoding: int) -> TreeTopology:
         if sequence.adapter is None:
             return PLAIN
-        return sequence.adapter.planner.first(num_decoding, sequence.trust())
+        return sequence.adapter.planner.first(num_decoding, self._trust(sequence, num_decoding))
+
+    def _trust(self, sequence: Sequence, num_decoding: int) -> float:
+        """In what the sequence's masks say; none where listening to masks does not pay."""
+        return sequence.trust() if self._payoff.pays(num_decoding) else 0.0
 
     def _planner(self, adapter: BitaAdapter) -> Planner:
         hits = adapter.config.profile.rates
@@ -426,7 +434,26 @@ class Engine:
         useful = self.config.max_num_seqs * (-(-self.max_model_len // size) + 1)
         return max(2, min(memory // block_bytes, useful))
 
-    def _count(self, batch: ForwardBatch) -> None:
+    def _weigh(
+        self,
+        scheduled: list[Scheduled],
+        outputs: list[RequestOutput],
+        rows: dict[RowKind, int],
+        seconds: float,
+        drafting: float,
+    ) -> None:
+        """Compare a step with what it would have taken without its drafts and masks."""
+        sequences = sum(item.tree is not None for item in scheduled)
+        if self.cost is None or not sequences:
+            return
+        num_rows, drafts = sum(rows.values()), rows[RowKind.NODE] + rows[RowKind.MASK]
+        plain = (seconds - drafting) * self.cost(num_rows - drafts) / self.cost(num_rows)
+        tokens = sum(len(output.token_ids) for output in outputs)
+        self._payoff.observe(sequences, drafts, tokens, seconds, plain)
+
+    def _count(self, batch: ForwardBatch) -> dict[RowKind, int]:
+        rows = batch.count()
         self._stats.num_forwards += 1
-        for kind, count in batch.count().items():
+        for kind, count in rows.items():
             self._stats.rows[kind.value] += count
+        return rows
