@@ -143,7 +143,7 @@ def _logprobs(token_ids: Sequence[int], wanted: int | None) -> list[TokenLogprob
     if wanted is None:
         return None
     top = [(65, -0.5), (66, -float("inf"))][:wanted]
-    return [TokenLogprob(token_id, -0.25, top) for token_id in token_ids]
+    return [TokenLogprob(token_id, -0.25, top, 1) for token_id in token_ids]
 
 
 def model_folder(folder: Path) -> Path:
