@@ -241,7 +241,7 @@ class Engine:
     def _report_prompts(
         self, scheduled: list[Scheduled], batch: ForwardBatch, output: ModelOutput
     ) -> None:
-        """Log-probabilities of prompt tokens, a few rows at a time: a row has a whole vocabulary."""
+        """Log-probabilities of prompt tokens, few rows at a time: a row has a whole vocabulary."""
         size = max(1, _LOGITS_AT_ONCE // self.loaded.facts.vocab_size)
         for item, segment in zip(scheduled, batch.segments, strict=True):
             sequence = item.sequence

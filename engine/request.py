@@ -186,9 +186,9 @@ class RequestOutput:
 
     token_ids: the new tokens. text: their text, filled in by the client: what is certain so
     far, so it can lag behind the tokens by an incomplete character or a possible stop string.
-    logprobs: one entry a token where asked for. prompt_logprobs: with the first output, where asked
-    for, an entry for every token of the prompt but its first. stop_reason: the stop string or stop token id
-    that ended it, None for the end-of-sequence token.
+    logprobs: one entry a token where asked for. prompt_logprobs: with the first output, where
+    asked for, an entry for every token of the prompt but its first.
+    stop_reason: the stop string or stop token id that ended it, None for the end-of-sequence token.
     num_cached_tokens: prompt tokens whose KV came from the prefix cache.
     """
 

@@ -7,13 +7,14 @@ from starlette.responses import Response
 
 from server import generation, prompts
 from server.answer import answer
+from server.body import JsonRoute
 from server.chat_reply import ChatReply
 from server.context import record_of
-from server.errors import invalid
 from server.schemas.chat import ChatCompletionRequest
 from server.serving import Serving, ServingDep
+from server.warnings import note_unknown
 
-router = APIRouter(tags=["chat"])
+router = APIRouter(tags=["chat"], route_class=JsonRoute)
 
 
 @router.post("/v1/chat/completions")
@@ -22,32 +23,34 @@ async def create_chat_completion(
 ) -> Response:
     """Answer a conversation, whole or as a stream of server-sent events."""
     serving.check_ready()
+    note_unknown(request, body)
     serving.adapter_for(body.model)
     job = generation.plan(
         serving,
         body,
         [await _prompt(body, serving)],
         prefix="chatcmpl",
+        prompt_field="messages",
         max_tokens=body.token_limit,
         logprobs=body.num_logprobs,
         prediction=await _prediction(body, serving),
     )
     tally = generation.Tally(job, record_of(request))
     reply = ChatReply(body, job, tally, serving.token_texts)
-    return await answer(
-        request, reply, generation.run(serving, job, tally), stream=bool(body.stream)
-    )
+    outputs = generation.run(serving, job, tally)
+    return await answer(request, serving, reply, outputs, stream=bool(body.stream))
 
 
 async def _prompt(body: ChatCompletionRequest, serving: Serving) -> list[int]:
-    if serving.template is None:
-        raise invalid("This model has no chat template.", "messages", "no_chat_template")
-    messages = [message.model_dump(exclude_none=True) for message in body.messages]
-    given = [tool.model_dump(exclude_none=True) for tool in body.tools or []]
-    tools = given if body.uses_tools else None
-    text = serving.template.render(messages, tools)
-    token_ids = await prompts.encode(serving.client.tokenizer, text, False, "messages")
-    serving.prompt_log.add({"messages": messages, "tools": tools})
+    tools = body.tool_dicts if body.uses_tools else None
+    token_ids = await prompts.of_conversation(
+        serving,
+        body,
+        tools,
+        reasoning_effort=body.reasoning_effort,
+        verbosity=None if body.verbosity == "medium" else body.verbosity,
+    )
+    serving.prompt_log.add({"messages": body.message_dicts, "tools": tools})
     return token_ids
 
 

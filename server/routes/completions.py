@@ -7,12 +7,14 @@ from starlette.responses import Response
 
 from server import generation, prompts
 from server.answer import answer
+from server.body import JsonRoute
 from server.completion_reply import CompletionReply
 from server.context import record_of
 from server.schemas.completions import CompletionRequest
 from server.serving import Serving, ServingDep
+from server.warnings import note_unknown
 
-router = APIRouter(tags=["completions"])
+router = APIRouter(tags=["completions"], route_class=JsonRoute)
 
 
 @router.post("/v1/completions")
@@ -21,25 +23,28 @@ async def create_completion(
 ) -> Response:
     """Continue one prompt or several, whole or as a stream of server-sent events."""
     serving.check_ready()
+    note_unknown(request, body)
     serving.adapter_for(body.model)
     job = generation.plan(
         serving,
         body,
-        [await _token_ids(prompt, serving) for prompt in body.prompts],
+        [await _token_ids(prompt, body, serving) for prompt in body.prompts],
         prefix="cmpl",
         max_tokens=body.token_limit,
         logprobs=body.logprobs,
     )
     tally = generation.Tally(job, record_of(request))
     reply = CompletionReply(body, job, tally, serving.token_texts)
-    return await answer(
-        request, reply, generation.run(serving, job, tally), stream=bool(body.stream)
-    )
+    outputs = generation.run(serving, job, tally)
+    return await answer(request, serving, reply, outputs, stream=bool(body.stream))
 
 
-async def _token_ids(prompt: str | list[int], serving: Serving) -> list[int]:
+async def _token_ids(
+    prompt: str | list[int], body: CompletionRequest, serving: Serving
+) -> list[int]:
     if isinstance(prompt, str):
-        token_ids = await prompts.encode(serving.client.tokenizer, prompt, True, "prompt")
+        special = body.add_special_tokens is not False
+        token_ids = await prompts.encode(serving.client.tokenizer, prompt, special, "prompt")
         if serving.template is None:  # with one, tuning would take it for what a user says
             serving.prompt_log.add({"prompt": prompt})
         return token_ids

@@ -472,7 +472,8 @@ def test_equal_prompts_that_come_together_are_computed_once() -> None:
 def test_a_long_common_beginning_is_waited_for_no_further_than_it_goes() -> None:
     scheduler = make(max_num_batched_tokens=2 * BLOCK)
     common = list(range(3 * BLOCK))
-    first, second = (sequence(n, [*common, *range(at, at + 20)]) for n, at in (("a", 50), ("b", 90)))
+    first = sequence("a", [*common, *range(50, 70)])
+    second = sequence("b", [*common, *range(90, 110)])
     add(scheduler, first, second)
     for ran in ("a", "a", "a", "a"):
         items = scheduler.schedule()

@@ -42,7 +42,8 @@ def test_the_end_can_complete_a_stop():
 
 def test_the_prompt_is_neither_text_nor_part_of_a_stop():
     tokenizer = metaspace()
-    stream = TextStream(tokenizer, ids(tokenizer, "▁the", "▁cat"), SamplingParams(stop=("cat sat",)))
+    prompt = ids(tokenizer, "▁the", "▁cat")
+    stream = TextStream(tokenizer, prompt, SamplingParams(stop=("cat sat",)))
     assert stream.push(ids(tokenizer, "▁sat"), True) == TextDelta(" sat", None, 1)
 
 

@@ -14,7 +14,7 @@ from server import cli
 from server.metrics import Metrics
 from server.schemas.adapters import LoadAdapterRequest
 from server.schemas.chat import ChatCompletionRequest
-from server.schemas.common import Schema
+from server.schemas.base import Schema
 from server.schemas.completions import CompletionRequest
 
 ROOT = Path(__file__).parents[2]
