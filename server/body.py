@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterable
 from typing import Any
 
 from fastapi.routing import APIRoute
@@ -73,8 +73,7 @@ def _check_values(value: Any) -> None:
     for _ in range(MAX_DEPTH):
         deeper: list[tuple[str, Any]] = []
         for path, item in level:
-            pairs = item.items() if isinstance(item, dict) else enumerate(item)
-            for key, inner in pairs if isinstance(item, (dict, list)) else ():
+            for key, inner in _parts(item):
                 if isinstance(inner, (dict, list)):
                     deeper.append((f"{path}{key}.", inner))
                 elif isinstance(inner, float) and not math.isfinite(inner):
@@ -83,6 +82,12 @@ def _check_values(value: Any) -> None:
             return
         level = deeper
     raise _no_json(f"more than {MAX_DEPTH} levels")
+
+
+def _parts(value: Any) -> Iterable[tuple[Any, Any]]:
+    if isinstance(value, dict):
+        return value.items()
+    return enumerate(value) if isinstance(value, list) else ()
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -103,7 +108,8 @@ def _check_content_type(given: str | None) -> None:
         kind.startswith("application/") and kind.endswith("+json")
     ):
         raise ApiError(
-            415, "The body must be JSON: send 'Content-Type: application/json'.",
+            415,
+            "The body must be JSON: send 'Content-Type: application/json'.",
             code="unsupported_media_type",
         )
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from engine.request import RequestOutput
 from server.choice import Choice
+from server.extras import Extras
 from server.generation import IndexedOutputs, Job, Tally
 from server.logprobs import TokenTexts
 from server.pieces import (
@@ -31,6 +32,7 @@ class ChatReply:
         self, body: ChatCompletionRequest, job: Job, tally: Tally, texts: TokenTexts
     ) -> None:
         self._body, self._job, self._tally = body, job, tally
+        self._extras = Extras(body, job, tally, texts)
         self._with_logprobs = body.num_logprobs is not None
         self._choices = [
             Choice(
@@ -45,8 +47,10 @@ class ChatReply:
         async with aclosing(outputs):
             async for index, output in outputs:
                 self._choices[index].add(output)
+                self._extras.note(index, output)
         return {
             **self._job.header("chat.completion"),
+            **self._extras.of_prompt(0),
             "choices": [self._whole(index, choice) for index, choice in enumerate(self._choices)],
             "usage": self._tally.usage(),
             "metrics": self._tally.metrics(),
@@ -62,7 +66,8 @@ class ChatReply:
                     # Only now: an error before the first output is a plain HTTP error.
                     started = True
                     for number in range(len(self._choices)):
-                        yield self._chunk(number, {"role": "assistant", "content": ""})
+                        first = self._chunk(number, {"role": "assistant", "content": ""})
+                        yield first if number else {**first, **self._extras.of_prompt(0)}
                 choice = self._choices[index]
                 for event in self._chunks(index, choice, output):
                     yield event
@@ -84,29 +89,31 @@ class ChatReply:
             "logprobs": self._logprobs(choice.logprobs),
             "finish_reason": choice.finish_reason,
             "stop_reason": choice.stop_reason,
+            **self._extras.of_choice(index),
         }
 
     def _chunks(self, index: int, choice: Choice, output: RequestOutput) -> list[Event]:
-        """One output as chunks; the first of them carries the log-probabilities."""
+        """One output as chunks; the first of them tells of its tokens."""
         known = len(choice.logprobs)
         deltas = [delta for piece in choice.add(output) if (delta := _delta(piece)) is not None]
         entries = choice.logprobs[known:]
-        if entries and not deltas:
+        more = self._extras.of_chunk(output) if output.token_ids else {}
+        if (entries or more) and not deltas:
             deltas = [{"content": ""}]
+        if entries:
+            more["logprobs"] = self._logprobs(entries)
         return [
-            self._chunk(index, delta, None if place or not entries else self._logprobs(entries))
+            self._chunk(index, delta, **({} if place else more))
             for place, delta in enumerate(deltas)
         ]
 
     def _logprobs(self, entries: list[dict[str, Any]]) -> dict[str, Any] | None:
         return {"content": entries, "refusal": None} if self._with_logprobs else None
 
-    def _chunk(
-        self, index: int, delta: dict[str, Any], logprobs: dict[str, Any] | None = None
-    ) -> Event:
-        choice = {"index": index, "delta": delta, "logprobs": logprobs, "finish_reason": None}
+    def _chunk(self, index: int, delta: dict[str, Any], **more: Any) -> Event:
+        choice = {"index": index, "delta": delta, "logprobs": None, "finish_reason": None, **more}
         event = {**self._job.header("chat.completion.chunk"), "choices": [choice]}
-        return {**event, "usage": None} if self._body.include_usage else event
+        return {**event, **self._extras.counts()}
 
     def _last_chunk(self, index: int, choice: Choice, last_of_all: bool) -> Event:
         event = self._chunk(index, {})

@@ -1,4 +1,4 @@
-"""A request's id, its record, the headers of every answer, and the answer to what nobody foresaw."""
+"""A request's id, its record, every answer's headers, and the answer to what nobody foresaw."""
 
 from __future__ import annotations
 

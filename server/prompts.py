@@ -45,12 +45,17 @@ def check_token_ids(token_ids: list[int], vocab_size: int, param: str) -> None:
 
 
 async def of_conversation(
-    serving: Serving, body: Conversation, tools: list[dict[str, Any]] | None, **variables: Any
+    serving: Serving,
+    body: Conversation,
+    tools: list[dict[str, Any]] | None,
+    special_tokens: bool = False,
+    **variables: Any,
 ) -> list[int]:
     """Token ids of a conversation, by the model's chat template.
 
-    tools: those the model is shown. variables: given to the template beside the request's
-    `chat_template_kwargs`, each a field of the request; None is not given.
+    tools: those the model is shown. special_tokens: as in `encode`. variables: given to the
+    template beside the request's `chat_template_kwargs`, each a field of the request; None is not
+    given.
     Raises the 400 of a model without a template, of messages or fields that its template refuses.
     """
     template = serving.template
@@ -70,4 +75,4 @@ async def of_conversation(
         bool(body.continue_final_message),
         {**(body.chat_template_kwargs or {}), **given},
     )
-    return await encode(serving.client.tokenizer, text, False, "messages")
+    return await encode(serving.client.tokenizer, text, special_tokens, "messages")

@@ -10,6 +10,8 @@ from server.answer import answer
 from server.body import JsonRoute
 from server.chat_reply import ChatReply
 from server.context import record_of
+from server.openapi import answered_by
+from server.schemas.answers import ChatCompletion
 from server.schemas.chat import ChatCompletionRequest
 from server.serving import Serving, ServingDep
 from server.warnings import note_unknown
@@ -17,7 +19,19 @@ from server.warnings import note_unknown
 router = APIRouter(tags=["chat"], route_class=JsonRoute)
 
 
-@router.post("/v1/chat/completions")
+CHUNK = {
+    "id": "chatcmpl-1",
+    "object": "chat.completion.chunk",
+    "created": 1,
+    "model": "bita-concierge",
+    "system_fingerprint": "fp_1",
+    "choices": [
+        {"index": 0, "delta": {"content": "Sure"}, "logprobs": None, "finish_reason": None}
+    ],
+}
+
+
+@router.post("/v1/chat/completions", responses=answered_by(ChatCompletion, CHUNK))
 async def create_chat_completion(
     body: ChatCompletionRequest, request: Request, serving: ServingDep
 ) -> Response:
@@ -37,8 +51,9 @@ async def create_chat_completion(
     )
     tally = generation.Tally(job, record_of(request))
     reply = ChatReply(body, job, tally, serving.token_texts)
-    outputs = generation.run(serving, job, tally)
-    return await answer(request, serving, reply, outputs, stream=bool(body.stream))
+    return await answer(
+        request, reply, generation.run(serving, job, tally), stream=bool(body.stream)
+    )
 
 
 async def _prompt(body: ChatCompletionRequest, serving: Serving) -> list[int]:

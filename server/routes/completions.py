@@ -10,6 +10,8 @@ from server.answer import answer
 from server.body import JsonRoute
 from server.completion_reply import CompletionReply
 from server.context import record_of
+from server.openapi import answered_by
+from server.schemas.answers import Completion
 from server.schemas.completions import CompletionRequest
 from server.serving import Serving, ServingDep
 from server.warnings import note_unknown
@@ -17,7 +19,19 @@ from server.warnings import note_unknown
 router = APIRouter(tags=["completions"], route_class=JsonRoute)
 
 
-@router.post("/v1/completions")
+CHUNK = {
+    "id": "cmpl-1",
+    "object": "text_completion",
+    "created": 1,
+    "model": "bita-concierge",
+    "system_fingerprint": "fp_1",
+    "choices": [
+        {"index": 0, "text": " there", "logprobs": None, "finish_reason": None, "stop_reason": None}
+    ],
+}
+
+
+@router.post("/v1/completions", responses=answered_by(Completion, CHUNK))
 async def create_completion(
     body: CompletionRequest, request: Request, serving: ServingDep
 ) -> Response:
@@ -34,9 +48,11 @@ async def create_completion(
         logprobs=body.logprobs,
     )
     tally = generation.Tally(job, record_of(request))
-    reply = CompletionReply(body, job, tally, serving.token_texts)
-    outputs = generation.run(serving, job, tally)
-    return await answer(request, serving, reply, outputs, stream=bool(body.stream))
+    texts = [_text(prompt, body, serving) for prompt in body.prompts] if body.echo else []
+    reply = CompletionReply(body, job, tally, serving.token_texts, texts)
+    return await answer(
+        request, reply, generation.run(serving, job, tally), stream=bool(body.stream)
+    )
 
 
 async def _token_ids(
@@ -50,3 +66,10 @@ async def _token_ids(
         return token_ids
     prompts.check_token_ids(prompt, serving.client.info.vocab_size, "prompt")
     return prompt
+
+
+def _text(prompt: str | list[int], body: CompletionRequest, serving: Serving) -> str:
+    if isinstance(prompt, str):
+        return prompt
+    skip = body.skip_special_tokens is not False
+    return serving.client.tokenizer.decode(prompt, skip_special_tokens=skip)

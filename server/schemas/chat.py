@@ -124,7 +124,7 @@ class Conversation(Schema):
 
     @model_validator(mode="after")
     def _one_way_to_end(self) -> Conversation:
-        if self.continue_final_message:
+        if self.continue_final_message and self.messages:
             if self.add_generation_prompt:
                 raise disagrees(
                     "add_generation_prompt", "not allowed with 'continue_final_message'"

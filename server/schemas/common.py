@@ -89,9 +89,7 @@ class GenerationRequest(Schema):
     n: int | None = Field(
         None, ge=1, le=MAX_CHOICES, description="Choices a prompt gets; its KV is computed once."
     )
-    temperature: float | None = Field(
-        None, ge=0, le=2, description="1 unless given; 0 is greedy."
-    )
+    temperature: float | None = Field(None, ge=0, le=2, description="1 unless given; 0 is greedy.")
     top_p: float | None = Field(
         None, gt=0, le=1, description="Keep the likeliest tokens that reach this probability."
     )

@@ -13,8 +13,8 @@ from engine.stats import EngineStats
 from server import cli
 from server.metrics import Metrics
 from server.schemas.adapters import LoadAdapterRequest
-from server.schemas.chat import ChatCompletionRequest
 from server.schemas.base import Schema
+from server.schemas.chat import ChatCompletionRequest
 from server.schemas.completions import CompletionRequest
 
 ROOT = Path(__file__).parents[2]

@@ -64,7 +64,7 @@ async def test_logprobs_are_parallel_lists(http: httpx.AsyncClient, client: Stub
     assert whole["tokens"] == ["a", "b", "c"]
     assert whole["token_logprobs"] == [-0.25] * 3
     assert whole["text_offset"] == [0, 1, 2]
-    assert list(whole["top_logprobs"][0].values()) == [-0.5, -9999.0]
+    assert whole["top_logprobs"][0] == {"b": -0.5, "c": -9999.0, "a": -0.25}
     sent = chunks(await http.post(COMPLETIONS, json=completion(logprobs=2, stream=True)))
     offsets = [chunk["choices"][0]["logprobs"]["text_offset"] for chunk in sent]
     assert offsets == [[0, 1], [2]]
