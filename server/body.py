@@ -103,7 +103,7 @@ _DECODER = json.JSONDecoder(object_pairs_hook=_object)
 
 
 def _check_content_type(given: str | None) -> None:
-    kind = (given or "application/json").partition(";")[0].strip().lower()
+    kind = (given or "").partition(";")[0].strip().lower()
     if kind != "application/json" and not (
         kind.startswith("application/") and kind.endswith("+json")
     ):
