@@ -191,7 +191,7 @@ class ChatCompletionRequest(GenerationRequest, Conversation):
         None, description="Given to the model's template; refused where that does not read it."
     )
     verbosity: Literal["low", "medium", "high"] | None = Field(
-        None, description="Given to the model's template; refused where that does not read it."
+        None, description="As `reasoning_effort`; `medium` is what happens anyway."
     )
     tool_choice: Literal["auto", "none"] | None = Field(
         None, description="Whether the model is shown the `tools`."
