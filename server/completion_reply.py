@@ -47,7 +47,7 @@ class CompletionReply:
                 self._extras.note(index, output)
                 echoed.setdefault(index, output)
                 last[index] = output
-        choices = []
+        choices: list[dict[str, Any]] = []
         for index in self._best(entries):
             begin = self._begin(index, echoed[index])
             choice = self._choice(index, "".join(texts[index]), entries[index], last[index], begin)

@@ -31,7 +31,7 @@ async def tokenize(body: TokenizeRequest, request: Request, serving: ServingDep)
         count=len(token_ids),
         max_model_len=serving.client.info.max_model_len,
         tokens=token_ids,
-        token_strs=[tokenizer.id_to_token(token_id) for token_id in token_ids]
+        token_strs=[tokenizer.id_to_token(token_id) or "" for token_id in token_ids]
         if body.return_token_strs
         else None,
     )

@@ -42,10 +42,12 @@ class Speculation(Schema):
     Null leaves a source to the server.
     """
 
-    enabled: bool = Field(True, description="`false` decodes plainly, whatever the others say.")
-    bita: bool | None = Field(None, description="The adapter's masks.")
-    ngram: bool | None = Field(None, description="The request's own past.")
-    prediction: bool | None = Field(None, description="The `prediction`.")
+    enabled: bool = Field(
+        default=True, description="`false` decodes plainly, whatever the others say."
+    )
+    bita: bool | None = Field(default=None, description="The adapter's masks.")
+    ngram: bool | None = Field(default=None, description="The request's own past.")
+    prediction: bool | None = Field(default=None, description="The `prediction`.")
 
     @property
     def drafters(self) -> dict[str, bool]:
