@@ -44,6 +44,7 @@ _Drafting: TypeAlias = tuple[Sequence, MaskGroup, list[Chain]]
 
 CPU_KV_BYTES = 1 << 30
 GPU_KV_SHARE = 0.85
+_LOGITS_AT_ONCE = 1 << 23
 
 
 class Engine:
@@ -156,6 +157,7 @@ class Engine:
         clock.ended("batch")
         output = self.runner.execute(batch)
         clock.ended("forward")
+        self._report_prompts(scheduled, batch, output)
         accepted = self._verify(scheduled, output)
         clock.ended("verify")
         self._commit(scheduled, batch, accepted)
@@ -241,6 +243,27 @@ class Engine:
             (*self.loaded.eos_token_ids, *params.stop_token_ids),
         )
 
+    @torch.inference_mode()
+    def _report_prompts(
+        self, scheduled: list[Scheduled], batch: ForwardBatch, output: ModelOutput
+    ) -> None:
+        """Log-probabilities of prompt tokens, few rows at a time: a row has a whole vocabulary."""
+        size = max(1, _LOGITS_AT_ONCE // self.loaded.facts.vocab_size)
+        for item, segment in zip(scheduled, batch.segments, strict=True):
+            sequence = item.sequence
+            top = sequence.request.sampling.prompt_logprobs
+            if top is None:
+                continue
+            # A row tells of the token behind it; what a preempted sequence runs again is known.
+            first = max(segment.num_past, len(sequence.prompt_logprobs))
+            end = min(segment.num_past + item.num_causal, sequence.num_prompt_tokens - 1)
+            for start in range(first, end, size):
+                stop = min(start + size, end)
+                row = segment.start + start - segment.num_past
+                logits = self.runner.project(output.hidden[row : row + stop - start])
+                ahead = sequence.token_ids[start + 1 : stop + 1]
+                sequence.prompt_logprobs += logprobs(logits, ahead, top)
+
     def _commit(
         self, scheduled: list[Scheduled], batch: ForwardBatch, accepted: list[Acceptance | None]
     ) -> None:
@@ -313,6 +336,7 @@ class Engine:
             if item.tree.reached:
                 sequence.trust.observe(item.tree, acceptance.path)
             decoding = sequence.num_generated > 0
+            wanted = sequence.request.sampling.prompt_logprobs is not None and not decoding
             sequence.append(tokens)
             self.scheduler.committed(
                 sequence, item.num_causal + 1 + min(len(acceptance.path), len(tokens))
@@ -332,6 +356,7 @@ class Engine:
                     request_id=sequence.request.request_id,
                     token_ids=tokens,
                     logprobs=report,
+                    prompt_logprobs=sequence.prompt_logprobs if wanted else None,
                     finish_reason=sequence.finish_reason,
                     stop_reason=sequence.stop_reason,
                     num_prompt_tokens=sequence.num_prompt_tokens,
@@ -350,6 +375,9 @@ class Engine:
         ends = set(params.stop_token_ids)
         if not params.ignore_eos:
             ends.update(self.loaded.eos_token_ids)
+        if sequence.max_tokens == 0:
+            sequence.finish_reason = FinishReason.LENGTH
+            return []
         for i, token in enumerate(tokens):
             if token in ends:
                 sequence.finish_reason = FinishReason.STOP
@@ -384,7 +412,7 @@ class Engine:
         """Tokens the request may generate. Raises where prompt or completion do not fit."""
         prompt, params = len(request.token_ids), request.sampling
         if prompt == 0:
-            raise RequestError("the prompt has no tokens", "messages")
+            raise RequestError("the prompt has no tokens", "prompt")
         vocabulary = self.loaded.facts.vocab_size
         if not all(0 <= t < vocabulary for t in request.token_ids):
             raise RequestError(f"prompt token ids must be below {vocabulary}", "prompt")
@@ -396,15 +424,15 @@ class Engine:
         if not all(0 <= t < vocabulary for t in params.logit_bias):
             raise RequestError(f"logit_bias token ids must be below {vocabulary}", "logit_bias")
         room = self.max_model_len - prompt
-        asked = params.max_tokens or 0
-        if room < max(1, asked):
+        asked = params.max_tokens
+        if room < (1 if asked is None else asked):
             raise ContextLengthExceeded(
                 f"This model's maximum context length is {self.max_model_len} tokens. However, "
-                f"you requested {prompt + asked} tokens ({prompt} in the messages, {asked} in "
-                "the completion). Please reduce the length of the messages or completion.",
-                "messages",
+                f"you requested {prompt + (asked or 0)} tokens ({prompt} in the prompt, "
+                f"{asked or 0} in the completion). Please reduce the length of either.",
+                "prompt",
             )
-        return params.max_tokens or room
+        return room if asked is None else asked
 
     def _plan(self, sequence: Sequence, num_decoding: int) -> TreeTopology:
         if sequence.adapter is None:
