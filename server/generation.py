@@ -56,8 +56,11 @@ def plan(
     max_tokens: int | None,
     logprobs: int | None,
     prediction: list[int] | None = None,
+    kept_tokens: list[int] | None = None,
 ) -> Job:
     """The engine requests of `body` for these prompts.
+
+    kept_tokens: special tokens that are part of the answers' text.
 
     Raises the 404 of its model, or the 400 of token ids the model does not have.
     """
@@ -78,6 +81,7 @@ def plan(
             speculation=speculation.enabled,
             drafters=speculation.drafters,
             prediction=prediction or [],
+            kept_tokens=kept_tokens or [],
         )
         for index, (prompt, sampling) in enumerate(choices)
     ]

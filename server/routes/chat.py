@@ -23,6 +23,7 @@ async def create_chat_completion(
     """Answer a conversation, whole or as a stream of server-sent events."""
     serving.check_ready()
     serving.adapter_for(body.model)
+    formats = serving.formats
     job = generation.plan(
         serving,
         body,
@@ -31,9 +32,10 @@ async def create_chat_completion(
         max_tokens=body.token_limit,
         logprobs=body.num_logprobs,
         prediction=await _prediction(body, serving),
+        kept_tokens=formats.kept_tokens(body.uses_tools),
     )
     tally = generation.Tally(job, record_of(request))
-    reply = ChatReply(body, job, tally, serving.token_texts)
+    reply = ChatReply(body, job, tally, formats.choices(body, job.requests))
     return await answer(
         request, reply, generation.run(serving, job, tally), stream=bool(body.stream)
     )
@@ -42,6 +44,12 @@ async def create_chat_completion(
 async def _prompt(body: ChatCompletionRequest, serving: Serving) -> list[int]:
     if serving.template is None:
         raise invalid("This model has no chat template.", "messages", "no_chat_template")
+    if body.uses_tools and not serving.template.takes_tools:
+        raise invalid(
+            "This model's chat template does not show it any tools.",
+            "tools",
+            "unsupported_parameter",
+        )
     messages = [message.model_dump(exclude_none=True) for message in body.messages]
     given = [tool.model_dump(exclude_none=True) for tool in body.tools or []]
     tools = given if body.uses_tools else None
