@@ -9,8 +9,8 @@ from tokenizers import Tokenizer
 
 from engine.request import Request
 from server import reasoning
-from server.choice import Choice
 from server.chat_template import ChatTemplate
+from server.choice import Choice
 from server.config import AUTO, ServerConfig
 from server.logprobs import TokenTexts
 from server.reader import AnswerReader
