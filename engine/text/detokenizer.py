@@ -39,8 +39,9 @@ class Detokenizer:
         kept: Collection[int] = (),
     ) -> None:
         # The tokenizer can skip all of them or none; to keep some, the others are left out here.
-        self._tokenizer, self._skip = tokenizer, skip_special_tokens and not kept
-        self._hidden = _special_tokens(tokenizer) - set(kept) if kept else frozenset()
+        some = bool(kept) and skip_special_tokens
+        self._tokenizer, self._skip = tokenizer, skip_special_tokens and not some
+        self._hidden = _special_tokens(tokenizer) - set(kept) if some else frozenset()
         self._window = self._context(prompt_ids)
         # Tokens of the window before the last point at which the text was whole.
         self._num_whole = len(self._window)

@@ -44,7 +44,7 @@ class Scanner:
     def next(self) -> Scan[None]:
         """Consume the current character, into what is held."""
         self._held.append(self.char)
-        yield from self.skip()
+        self.char = yield
 
     def skip(self) -> Scan[None]:
         """Consume the current character for good."""
@@ -85,5 +85,5 @@ class Scanner:
         value = JsonValue()
         while value.take(self.char):
             taken(self.char)
-            yield from self.skip()
+            self.char = yield
         return value.complete

@@ -11,13 +11,14 @@ def text_until(scanner: Scanner, writer: PieceWriter, *markers: str) -> Scan[str
 
     No marker may begin with another one. What may be the beginning of one is held back.
     """
+    beginnings = {marker[:length] for marker in markers for length in range(1, len(marker) + 1)}
     seen = ""
     while scanner.char != END:
         seen += scanner.char
-        while seen and not any(marker.startswith(seen) for marker in markers):
+        while seen and seen not in beginnings:
             writer.say(seen[0])
             seen = seen[1:]
-        yield from scanner.skip()
+        scanner.char = yield
         if seen in markers:
             return seen
     writer.say(seen)
