@@ -31,14 +31,17 @@ class FunctionCall(Schema):
 
     name: str
     arguments: str
+    # What openai's stream helper adds; it says the same.
+    parsed_arguments: Any = Field(None, exclude=True)
 
 
 class ToolCallMessage(Schema):
-    """A call the assistant made earlier."""
+    """A call the assistant made earlier. index: its number, which chunks of a stream have."""
 
     id: str
     type: Literal["function"]
     function: FunctionCall
+    index: int | None = Field(None, exclude=True)
 
 
 class Message(Schema):
@@ -60,6 +63,7 @@ class Message(Schema):
     reasoning_content: str | None = Field(
         None, description="Of an earlier answer, for templates that show it again."
     )
+    parsed: Any = Field(None, exclude=True)
     reasoning: str | None = Field(None, description="Another name of 'reasoning_content'.")
 
     @model_validator(mode="after")

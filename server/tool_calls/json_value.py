@@ -134,3 +134,9 @@ class JsonValue:
             return False
         self._step = self._behind
         return self._behind(char)
+
+
+def is_value(text: str) -> bool:
+    """Whether a text is one JSON value."""
+    value = JsonValue()
+    return all(map(value.take, text)) and value.complete

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
-from server.tool_calls.json_value import JsonValue
+from server.tool_calls.json_value import is_value
 from server.tool_calls.scan import NotACall, Scan, Scanner
 from server.tool_calls.writer import PieceWriter
 
@@ -82,7 +82,7 @@ def _arguments(scanner: Scanner, writer: PieceWriter, name: str | None) -> Scan[
     """Arguments, an object or one written as text; those of a known name are written at once."""
     if scanner.char == '"':
         text = (yield from scanner.string()).strip() or "{}"
-        if not _is_object(text):
+        if not (text.startswith("{") and is_value(text)):
             raise NotACall
         return text
     if scanner.char != "{":
@@ -92,11 +92,6 @@ def _arguments(scanner: Scanner, writer: PieceWriter, name: str | None) -> Scan[
     _start(scanner, writer, name)
     yield from written_arguments(scanner, writer)
     return ""
-
-
-def _is_object(text: str) -> bool:
-    value = JsonValue()
-    return text.startswith("{") and all(map(value.take, text)) and value.complete
 
 
 def _start(scanner: Scanner, writer: PieceWriter, name: str) -> None:

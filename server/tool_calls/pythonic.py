@@ -1,23 +1,25 @@
 """Llama 4's form, also of some Llama 3.2: [name(key="value"), ...], as Python would write it.
 
-It has no JSON to hand on: a list of calls is read as a whole, and its arguments are put into JSON.
+Arguments are put into JSON token by token, not by Python's own parser: that one can be made to
+exhaust the stack. A call is written once its closing parenthesis has come.
 """
 
 from __future__ import annotations
 
-import ast
 import json
-import warnings
+import re
 from collections.abc import Collection
-from typing import Any
 
+from server.tool_calls.json_value import is_value
 from server.tool_calls.scan import END, NotACall, Scan, Scanner
 from server.tool_calls.text import text_until
 from server.tool_calls.writer import PieceWriter
 
 OPEN, CLOSE = "<|python_start|>", "<|python_end|>"
-_BRACKETS = {"(": 1, "[": 1, "{": 1, ")": -1, "]": -1, "}": -1}
-_JSON_NAMES = {"true": True, "false": False, "null": None}
+_LITERALS = {"True": "true", "False": "false", "None": "null"}
+_CLOSING = {"(": ")", "[": "]", "{": "}"}
+_ESCAPE = re.compile(r"\\(x[0-9a-fA-F]{2}|u[0-9a-fA-F]{4}|.)", re.DOTALL)
+_ESCAPED = {"n": "\n", "t": "\t", "r": "\r", "b": "\b", "f": "\f"}
 
 
 def read(scanner: Scanner, writer: PieceWriter, names: Collection[str]) -> Scan[None]:
@@ -36,88 +38,99 @@ def _calls_here(
     scanner.hold(marker)
     try:
         yield from scanner.space()
-        calls = _parsed((yield from _list(scanner)))
-        if not calls or (known is not None and any(name not in known for name, _ in calls)):
-            raise NotACall
+        yield from scanner.expect("[")
+        while True:
+            yield from scanner.space()
+            name = yield from _word(scanner)
+            if known is not None and name not in known:
+                raise NotACall
+            arguments = yield from _arguments(scanner)
+            writer.start(name)
+            writer.arguments(arguments)
+            writer.end(complete=True)
+            scanner.hold()
+            yield from scanner.space()
+            if scanner.char == "]":
+                yield from scanner.skip()
+                return
+            yield from scanner.expect(",")
     except NotACall:
         writer.say(scanner.held())
-        return
-    for name, arguments in calls:
-        writer.start(name)
-        writer.arguments(arguments)
-        writer.end(complete=True)
 
 
-def _list(scanner: Scanner) -> Scan[str]:
-    """Consume a list whose first element looks like a call, and return its text."""
-    text: list[str] = []
-    depth, quote, called = 0, "", False
-    while True:
-        char = scanner.char
-        if char == END or (not depth and char != "["):
-            raise NotACall
-        text.append(char)
-        if quote:
-            if char == "\\":
-                yield from scanner.next()
-                text.append(scanner.char)
-            elif char == quote:
-                quote = ""
-        elif char in "'\"":
-            quote = char
-        else:
-            depth += _BRACKETS.get(char, 0)
-        called = called or char == "("
-        if not called and not (depth == 1 and (char in "[._" or char.isalnum() or char.isspace())):
-            raise NotACall
-        if scanner.char != END:
+def _arguments(scanner: Scanner) -> Scan[str]:
+    """`(key=value, ...)` as a JSON object."""
+    members: list[str] = []
+    yield from scanner.expect("(")
+    yield from scanner.space()
+    while scanner.char != ")":
+        key = yield from _word(scanner)
+        yield from scanner.space()
+        yield from scanner.expect("=")
+        value = yield from _value(scanner)
+        members.append(f"{json.dumps(key, ensure_ascii=False)}: {value}")
+        if scanner.char == ",":
             yield from scanner.next()
-        if not depth:
-            return "".join(text)
+        yield from scanner.space()
+    yield from scanner.next()
+    return "{" + ", ".join(members) + "}"
 
 
-def _parsed(text: str) -> list[tuple[str, str]]:
-    """Names and arguments of a list of calls; raises NotACall where it is none."""
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of escapes that Python does not know
-            tree = ast.parse(text, mode="eval").body
-        if not isinstance(tree, ast.List):
-            raise NotACall
-        return [_call(node) for node in tree.elts]
-    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
-        raise NotACall from error
-
-
-def _call(node: ast.expr) -> tuple[str, str]:
-    if not isinstance(node, ast.Call) or node.args:
+def _value(scanner: Scanner) -> Scan[str]:
+    """A literal in JSON, up to the comma or parenthesis behind it."""
+    tokens: list[str] = []
+    closing: list[str] = []
+    while closing or scanner.char not in (",", ")", END):
+        yield from scanner.space()
+        char = scanner.char
+        if char in _CLOSING:
+            closing.append(_CLOSING[char])
+            tokens.append("{" if char == "{" else "[")
+            yield from scanner.next()
+        elif closing and char == closing[-1]:
+            if tokens[-1] == ", ":  # Python allows one more comma
+                tokens.pop()
+            tokens.append("}" if closing.pop() == "}" else "]")
+            yield from scanner.next()
+        elif char in (",", ":"):
+            tokens.append(f"{char} ")
+            yield from scanner.next()
+        elif char in ('"', "'"):
+            tokens.append((yield from _string(scanner)))
+        else:
+            word = yield from _word(scanner)
+            tokens.append(_LITERALS.get(word, word))
+        yield from scanner.space()
+    if not is_value(" ".join(tokens)):
         raise NotACall
-    arguments: dict[str, Any] = {}
-    for keyword in node.keywords:
-        if keyword.arg is None:
-            raise NotACall
-        arguments[keyword.arg] = _plain(keyword.value)
-    text = json.dumps(arguments, ensure_ascii=False, allow_nan=False)
-    return ast.unparse(node.func), text
+    return "".join(tokens)
 
 
-def _plain(node: ast.expr) -> Any:
-    """What a literal says; raises NotACall for all that is not in JSON."""
-    match node:
-        case ast.Constant(str() | int() | float() | None as value):
-            return value
-        case ast.UnaryOp(ast.USub(), ast.Constant(int() | float() as number)):
-            return -number
-        case ast.Name(name) if name in _JSON_NAMES:
-            return _JSON_NAMES[name]
-        case ast.List(elements) | ast.Tuple(elements):
-            return [_plain(element) for element in elements]
-        case ast.Dict(keys, values):
-            return {_key(key): _plain(value) for key, value in zip(keys, values, strict=True)}
-    raise NotACall
+def _string(scanner: Scanner) -> Scan[str]:
+    """A string in quotes of either kind, in JSON."""
+    quote, text, escaped = scanner.char, [""], False
+    yield from scanner.next()
+    while scanner.char not in ("\n", END) and (escaped or scanner.char != quote):
+        escaped = scanner.char == "\\" and not escaped
+        text.append(scanner.char)
+        yield from scanner.next()
+    yield from scanner.expect(quote)
+    return json.dumps(_ESCAPE.sub(_unescaped, "".join(text)), ensure_ascii=False)
 
 
-def _key(node: ast.expr | None) -> str:
-    if isinstance(node, ast.Constant) and isinstance(node.value, str):
-        return node.value
-    raise NotACall
+def _unescaped(match: re.Match[str]) -> str:
+    escape = match[1]
+    if len(escape) > 1:
+        return chr(int(escape[1:], 16))
+    return _ESCAPED.get(escape, escape if escape in "\\'\"" else match[0])
+
+
+def _word(scanner: Scanner) -> Scan[str]:
+    """A name or a number."""
+    word: list[str] = []
+    while scanner.char.isalnum() or scanner.char in ("_", ".", "+", "-"):
+        word.append(scanner.char)
+        yield from scanner.next()
+    if not word:
+        raise NotACall
+    return "".join(word)
