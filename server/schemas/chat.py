@@ -32,14 +32,17 @@ class FunctionCall(Schema):
 
     name: str
     arguments: str
+    # What openai's stream helper adds; it says the same.
+    parsed_arguments: Any = Field(None, exclude=True)
 
 
 class ToolCallMessage(Schema):
-    """A call the assistant made earlier."""
+    """A call the assistant made earlier. index: its number, which chunks of a stream have."""
 
     id: str
     type: Literal["function"]
     function: FunctionCall
+    index: int | None = Field(None, exclude=True)
 
 
 class Message(Schema):
@@ -58,6 +61,11 @@ class Message(Schema):
     name: str | None = None
     tool_calls: list[ToolCallMessage] | None = None
     tool_call_id: str | None = None
+    reasoning_content: str | None = Field(
+        None, description="Of an earlier answer, for templates that show it again."
+    )
+    parsed: Any = Field(None, exclude=True)
+    reasoning: str | None = Field(None, description="Another name of 'reasoning_content'.")
 
     @model_validator(mode="after")
     def _has_what_its_role_needs(self) -> Message:
@@ -67,6 +75,9 @@ class Message(Schema):
             raise _needed("tool_call_id")
         if self.role != "assistant" and self.tool_calls:
             raise disagrees("tool_calls", "only an assistant's message has calls")
+        for name in ("reasoning_content", "reasoning"):
+            if self.role != "assistant" and getattr(self, name):
+                raise disagrees(name, "only an assistant's message has it")
         return self
 
 
@@ -172,7 +183,6 @@ class ChatCompletionRequest(GenerationRequest, Conversation):
         "function_call": (),
         "functions": (),
         "modalities": (["text"],),
-        "parallel_tool_calls": (True,),
         "response_format": ({"type": "text"},),
         "web_search_options": (),
     }
@@ -195,6 +205,9 @@ class ChatCompletionRequest(GenerationRequest, Conversation):
     )
     tool_choice: Literal["auto", "none"] | None = Field(
         None, description="Whether the model is shown the `tools`."
+    )
+    parallel_tool_calls: bool | None = Field(
+        None, description="`false` keeps the first call of an answer alone."
     )
 
     @field_validator("tool_choice", mode="before")

@@ -110,7 +110,7 @@ MESSAGES = [
     Start(EngineConfig("a/folder", adapters={"bita": "an/adapter"}, prefix_caching=False)),
     Add(Request("r", [1, 2, 3], SAMPLING, adapter="bita", speculation=False, priority=-2)),
     Add(Request("r", [1], drafters={"ngram": False}, prediction=[7, 8])),
-    Add(Request("r", [1], cache_salt="é")),
+    Add(Request("r", [1], cache_salt="é", kept_tokens=[7])),
     Abort("r"),
     LoadAdapter("r", "bita", "an/adapter"),
     UnloadAdapter("r", "bita"),

@@ -34,7 +34,7 @@ TEMPLATE = (
     "{%- if add_generation_prompt -%}<assistant>{%- endif -%}"
 )
 HI = [{"role": "user", "content": "Hi"}]
-CALL = {"id": "1", "type": "function", "function": {"name": "f", "arguments": "{}"}}
+CALL: dict[str, Any] = {"id": "1", "type": "function", "function": {"name": "f", "arguments": "{}"}}
 
 # Field -> (value, what else the request has, with and without it). By class where it matters.
 COMMON: dict[str, tuple[Any, dict[str, Any]]] = {
@@ -88,6 +88,7 @@ VALUES: dict[type[Schema], dict[str, tuple[Any, dict[str, Any]]]] = {
         "reasoning_effort": ("low", {}),
         "verbosity": ("low", {}),
         "tool_choice": ("none", {"tools": [WEATHER]}),
+        "parallel_tool_calls": (False, {"tools": [WEATHER]}),
     },
     CompletionRequest: {
         **COMMON,
@@ -107,6 +108,8 @@ VALUES: dict[type[Schema], dict[str, tuple[Any, dict[str, Any]]]] = {
     },
     DetokenizeRequest: {"model": ("none of ours", {}), "tokens": ([5], {})},
 }
+# What the model says where the field is about that.
+SAYS = {"parallel_tool_calls": ['{"name": "weather", "arguments": {}};'] * 2}
 # Parts of a request: (class, field) -> the request's fields without it, and with it.
 ASKED: dict[str, Any] = {"type": "function", "function": {"name": "f"}}
 
@@ -143,6 +146,11 @@ PARTS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
         said(role="assistant"),
         said(role="assistant", tool_calls=[CALL]),
     ),
+    "Message.reasoning_content": (
+        said(role="assistant"),
+        said(role="assistant", reasoning_content="So."),
+    ),
+    "Message.reasoning": (said(role="assistant"), said(role="assistant", reasoning="So.")),
     "Message.tool_call_id": (
         said(role="tool", tool_call_id="1"),
         said(role="tool", tool_call_id="2"),
@@ -170,6 +178,15 @@ PARTS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "Speculation.bita": ({}, drafts(bita=False)),
     "Speculation.ngram": ({}, drafts(ngram=False)),
     "Speculation.prediction": ({}, drafts(prediction=False)),
+}
+# What openai's own objects carry beside what they say.
+SILENT: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
+    "Message.parsed": (said(role="assistant"), said(role="assistant", parsed={"a": 1})),
+    "ToolCallMessage.index": (called(), called(index=0)),
+    "FunctionCall.parsed_arguments": (
+        called(),
+        called(function={**CALL["function"], "parsed_arguments": {}}),
+    ),
 }
 
 
@@ -226,6 +243,7 @@ async def test_a_field_changes_what_it_says_or_says_that_it_changes_nothing(
     fields_http: httpx.AsyncClient, client: StubClient, model: type[Schema], name: str
 ) -> None:
     value, more = VALUES[model][name]
+    client.pieces = SAYS.get(name, StubClient.pieces)
     before = {**ROUTES[model][1], **more}
     one = await observed(fields_http, client, model, before)
     other = await observed(fields_http, client, model, {**before, name: value})
@@ -271,9 +289,22 @@ async def test_a_part_of_a_field_changes_something(
     assert one != other
 
 
+@pytest.mark.parametrize("name", SILENT)
+async def test_a_part_without_a_say_changes_nothing(
+    fields_http: httpx.AsyncClient, client: StubClient, name: str
+) -> None:
+    without, with_it = SILENT[name]
+    one = await observed(fields_http, client, ChatCompletionRequest, chat(**without))
+    assert one == await observed(fields_http, client, ChatCompletionRequest, chat(**with_it))
+    assert one[0] == 200
+
+
 def test_every_part_is_tested() -> None:
     parts = {part for model in ROUTES for part in _parts_of(model)} - set(ROUTES)
-    assert {f"{part.__name__}.{name}" for part in parts for name in part.model_fields} == set(PARTS)
+    assert {f"{part.__name__}.{name}" for part in parts for name in part.model_fields} == {
+        *PARTS,
+        *SILENT,
+    }
 
 
 def _parts_of(model: type[Schema]) -> Iterator[type[Schema]]:
