@@ -11,7 +11,7 @@ from starlette.responses import Response
 from server.context import record_of
 from server.generation import IndexedOutputs
 from server.logging import RequestRecord
-from server.sse import ClientDisconnected, Event, EventStream, until_disconnect
+from server.sse import CHUNKS, ClientDisconnected, Event, EventStream, Framing, until_disconnect
 from server.wire import json_response
 
 CLIENT_CLOSED_REQUEST = 499
@@ -30,7 +30,13 @@ class Reply(Protocol):
         ...
 
 
-async def answer(request: Request, reply: Reply, outputs: IndexedOutputs, stream: bool) -> Response:
+async def answer(
+    request: Request,
+    reply: Reply,
+    outputs: IndexedOutputs,
+    stream: bool,
+    framing: Framing = CHUNKS,
+) -> Response:
     """The response; a client that leaves ends the generation at once.
 
     A stream begins with the first event, so that errors before it have their own status.
@@ -42,7 +48,7 @@ async def answer(request: Request, reply: Reply, outputs: IndexedOutputs, stream
             return json_response(await until_disconnect(request.receive, reply.collect(outputs)))
         events = _noting_abort(reply.events(outputs), record)
         first = await until_disconnect(request.receive, anext(events))
-        return EventStream(first, events)
+        return EventStream(first, events, framing)
     except ClientDisconnected:
         record.client_aborted = True
         return Response(status_code=CLIENT_CLOSED_REQUEST)

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
 from server import generation, prompts
 from server.answer import answer
 from server.chat_reply import ChatReply
+from server.choice import Choice
 from server.context import record_of
 from server.errors import invalid
+from server.generation import Job
 from server.schemas.chat import ChatCompletionRequest
 from server.serving import Serving, ServingDep
+from server.tool_calls.hermes import HermesParser
 
 router = APIRouter(tags=["chat"])
 
@@ -22,16 +27,7 @@ async def create_chat_completion(
 ) -> Response:
     """Answer a conversation, whole or as a stream of server-sent events."""
     serving.check_ready()
-    serving.adapter_for(body.model)
-    job = generation.plan(
-        serving,
-        body,
-        [await _prompt(body, serving)],
-        prefix="chatcmpl",
-        max_tokens=body.token_limit,
-        logprobs=body.num_logprobs,
-        prediction=await _prediction(body, serving),
-    )
+    job = await plan_chat(body, serving, "chatcmpl-")
     tally = generation.Tally(job, record_of(request))
     reply = ChatReply(body, job, tally, serving.token_texts)
     return await answer(
@@ -39,16 +35,46 @@ async def create_chat_completion(
     )
 
 
-async def _prompt(body: ChatCompletionRequest, serving: Serving) -> list[int]:
+async def plan_chat(body: ChatCompletionRequest, serving: Serving, prefix: str) -> Job:
+    """What is generated for a conversation, whichever endpoint it came by.
+
+    Raises the 404 of its model, or the 400 of a prompt that cannot be made.
+    """
+    serving.adapter_for(body.model)
+    prompt = await prompt_of(body, serving)
+    serving.prompt_log.add({"messages": _messages(body), "tools": _tools(body)})
+    return generation.plan(
+        serving,
+        body,
+        [prompt],
+        prefix=prefix,
+        max_tokens=body.token_limit,
+        logprobs=body.num_logprobs,
+        prediction=await _prediction(body, serving),
+    )
+
+
+def choice_of(body: ChatCompletionRequest, serving: Serving) -> Choice:
+    """The one answer to a conversation, before anything of it is known."""
+    texts = serving.token_texts if body.num_logprobs is not None else None
+    return Choice(HermesParser() if body.uses_tools else None, texts)
+
+
+async def prompt_of(body: ChatCompletionRequest, serving: Serving) -> list[int]:
+    """Token ids of a conversation. Raises the 400 of one the model's template refuses."""
     if serving.template is None:
         raise invalid("This model has no chat template.", "messages", "no_chat_template")
-    messages = [message.model_dump(exclude_none=True) for message in body.messages]
+    text = serving.template.render(_messages(body), _tools(body))
+    return await prompts.encode(serving.client.tokenizer, text, False, "messages")
+
+
+def _messages(body: ChatCompletionRequest) -> list[dict[str, Any]]:
+    return [message.model_dump(exclude_none=True) for message in body.messages]
+
+
+def _tools(body: ChatCompletionRequest) -> list[dict[str, Any]] | None:
     given = [tool.model_dump(exclude_none=True) for tool in body.tools or []]
-    tools = given if body.uses_tools else None
-    text = serving.template.render(messages, tools)
-    token_ids = await prompts.encode(serving.client.tokenizer, text, False, "messages")
-    serving.prompt_log.add({"messages": messages, "tools": tools})
-    return token_ids
+    return given if body.uses_tools else None
 
 
 async def _prediction(body: ChatCompletionRequest, serving: Serving) -> list[int]:

@@ -26,7 +26,7 @@ async def create_completion(
         serving,
         body,
         [await _token_ids(prompt, serving) for prompt in body.prompts],
-        prefix="cmpl",
+        prefix="cmpl-",
         max_tokens=body.token_limit,
         logprobs=body.logprobs,
     )

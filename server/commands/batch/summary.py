@@ -35,7 +35,8 @@ class Summary:
         self.answered += 1
         body: dict[str, Any] = record["response"]["body"]
         # Other servers than ours may leave either out, or say null.
-        self.tokens += (body.get("usage") or {}).get("completion_tokens", 0)
+        usage = body.get("usage") or {}
+        self.tokens += usage.get("completion_tokens", usage.get("output_tokens", 0))
         receipt = (body.get("metrics") or {}).get("speculative_decoding", {})
         self.steps += receipt.get("num_spec_steps", 0)
         self.accepted += receipt.get("num_accepted_draft_tokens", 0)

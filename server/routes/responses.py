@@ -1,0 +1,33 @@
+"""POST /v1/responses"""
+
+from __future__ import annotations
+
+from fastapi import APIRouter, Request
+from starlette.responses import Response
+
+from server import generation
+from server.answer import answer
+from server.context import record_of
+from server.responses.chat import NAMES, as_chat
+from server.responses.reply import FRAMING, ResponsesReply
+from server.routes.chat import choice_of, plan_chat
+from server.schemas.responses import ResponsesRequest
+from server.serving import ServingDep
+from server.translation import worded
+
+router = APIRouter(tags=["responses"])
+
+
+@router.post("/v1/responses")
+async def create_response(
+    body: ResponsesRequest, request: Request, serving: ServingDep
+) -> Response:
+    """Answer a conversation of items, whole or as a stream of typed events."""
+    serving.check_ready()
+    with worded(NAMES):
+        chat = as_chat(body)
+        job = await plan_chat(chat, serving, "resp_")
+        tally = generation.Tally(job, record_of(request))
+        reply = ResponsesReply(body, chat, job, tally, choice_of(chat, serving))
+        outputs = generation.run(serving, job, tally)
+        return await answer(request, reply, outputs, bool(body.stream), FRAMING)
