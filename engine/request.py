@@ -106,6 +106,7 @@ class Request:
     speculation: False decodes plainly, one token a forward.
     drafters: source -> whether it drafts, where the request asks for other than the engine's own.
     prediction: tokens the output is expected to have, or empty.
+    kept_tokens: special tokens that are part of the text, for who looks for them there.
     priority: smaller runs first; equal priorities in order of arrival.
     """
 
@@ -116,6 +117,7 @@ class Request:
     speculation: bool = True
     drafters: dict[str, bool] = field(default_factory=dict)
     prediction: list[int] = field(default_factory=list)
+    kept_tokens: list[int] = field(default_factory=list)
     priority: int = 0
 
 

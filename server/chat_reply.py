@@ -9,7 +9,6 @@ from typing import Any
 from engine.request import RequestOutput
 from server.choice import Choice
 from server.generation import IndexedOutputs, Job, Tally
-from server.logprobs import TokenTexts
 from server.pieces import (
     CallArguments,
     CallEnded,
@@ -21,24 +20,15 @@ from server.pieces import (
 )
 from server.schemas.chat import ChatCompletionRequest
 from server.sse import Event
-from server.tool_calls.hermes import HermesParser
 
 
 class ChatReply:
     """The answer to one chat request, all its choices."""
 
     def __init__(
-        self, body: ChatCompletionRequest, job: Job, tally: Tally, texts: TokenTexts
+        self, body: ChatCompletionRequest, job: Job, tally: Tally, choices: list[Choice]
     ) -> None:
-        self._body, self._job, self._tally = body, job, tally
-        self._with_logprobs = body.num_logprobs is not None
-        self._choices = [
-            Choice(
-                HermesParser() if body.uses_tools else None,
-                texts if self._with_logprobs else None,
-            )
-            for _ in job.requests
-        ]
+        self._body, self._job, self._tally, self._choices = body, job, tally, choices
 
     async def collect(self, outputs: IndexedOutputs) -> dict[str, Any]:
         """The whole response, once all choices have ended."""
@@ -48,7 +38,7 @@ class ChatReply:
         return {
             **self._job.header("chat.completion"),
             "choices": [self._whole(index, choice) for index, choice in enumerate(self._choices)],
-            "usage": self._tally.usage(),
+            "usage": self._usage(),
             "metrics": self._tally.metrics(),
         }
 
@@ -73,7 +63,7 @@ class ChatReply:
             yield {
                 **self._job.header("chat.completion.chunk"),
                 "choices": [],
-                "usage": self._tally.usage(),
+                "usage": self._usage(),
                 "metrics": self._tally.metrics(),
             }
 
@@ -98,8 +88,19 @@ class ChatReply:
             for place, delta in enumerate(deltas)
         ]
 
+    def _usage(self) -> dict[str, Any]:
+        usage = self._tally.usage()
+        counts = [choice.num_reasoning_tokens for choice in self._choices]
+        exact = [count for count in counts if count is not None]
+        if len(exact) == len(counts):
+            details = usage.setdefault("completion_tokens_details", {})
+            details["reasoning_tokens"] = sum(exact)
+        return usage
+
     def _logprobs(self, entries: list[dict[str, Any]]) -> dict[str, Any] | None:
-        return {"content": entries, "refusal": None} if self._with_logprobs else None
+        return (
+            {"content": entries, "refusal": None} if self._body.num_logprobs is not None else None
+        )
 
     def _chunk(
         self, index: int, delta: dict[str, Any], logprobs: dict[str, Any] | None = None

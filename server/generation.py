@@ -56,10 +56,13 @@ def plan(
     max_tokens: int | None,
     logprobs: int | None,
     prediction: list[int] | None = None,
+    kept_tokens: list[int] | None = None,
 ) -> Job:
     """The engine requests of `body` for these prompts.
 
-    prefix: what the answer's id begins with, its separator included.
+    prefix: what the answer's id begins with, its separator included. kept_tokens: special tokens
+    that are part of the answers' text.
+
     Raises the 404 of its model, or the 400 of token ids the model does not have.
     """
     adapter, info = serving.adapter_for(body.model), serving.client.info
@@ -79,6 +82,7 @@ def plan(
             speculation=speculation.enabled,
             drafters=speculation.drafters,
             prediction=prediction or [],
+            kept_tokens=kept_tokens or [],
         )
         for index, (prompt, sampling) in enumerate(choices)
     ]

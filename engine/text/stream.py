@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from tokenizers import Tokenizer
@@ -25,12 +25,19 @@ class TextDelta:
 
 
 class TextStream:
-    """Detokenizer and stop strings of one request; `stops` are not empty strings."""
+    """Detokenizer and stop strings of one request.
+
+    stops: not empty strings. kept: special tokens that have a text here.
+    """
 
     def __init__(
-        self, tokenizer: Tokenizer, prompt_ids: Sequence[int], stops: tuple[str, ...] = ()
+        self,
+        tokenizer: Tokenizer,
+        prompt_ids: Sequence[int],
+        stops: tuple[str, ...] = (),
+        kept: Collection[int] = (),
     ) -> None:
-        self._detokenizer = Detokenizer(tokenizer, prompt_ids)
+        self._detokenizer = Detokenizer(tokenizer, prompt_ids, kept=kept)
         self._checker = StopChecker(stops)
 
     def push(self, token_ids: Sequence[int], finished: bool) -> TextDelta:

@@ -112,9 +112,9 @@ def _result(block: ToolResultBlock) -> dict[str, Any]:
 
 
 def _texts(texts: Texts) -> str | list[dict[str, Any]]:
-    if isinstance(texts, str) or not texts:
-        return texts or ""
-    return [{"type": "text", "text": block.text} for block in texts]
+    if isinstance(texts, str):
+        return texts
+    return [{"type": "text", "text": block.text} for block in texts] or ""
 
 
 def _tool(tool: Tool) -> dict[str, Any]:

@@ -100,12 +100,12 @@ class ResponsesReply:
     def _usage(self) -> dict[str, Any]:
         usage = self._tally.usage()
         cached = usage["prompt_tokens_details"]["cached_tokens"]
-        details = usage.get("completion_tokens_details", {})
+        thought = self._choice.num_reasoning_tokens or 0
         return {
             "input_tokens": usage["prompt_tokens"],
             "input_tokens_details": {"cached_tokens": cached, "cache_write_tokens": 0},
             "output_tokens": usage["completion_tokens"],
-            "output_tokens_details": {"reasoning_tokens": details.get("reasoning_tokens", 0)},
+            "output_tokens_details": {"reasoning_tokens": thought},
             "total_tokens": usage["total_tokens"],
         }
 

@@ -10,13 +10,11 @@ from starlette.responses import Response
 from server import generation, prompts
 from server.answer import answer
 from server.chat_reply import ChatReply
-from server.choice import Choice
 from server.context import record_of
 from server.errors import invalid
 from server.generation import Job
 from server.schemas.chat import ChatCompletionRequest
 from server.serving import Serving, ServingDep
-from server.tool_calls.hermes import HermesParser
 
 router = APIRouter(tags=["chat"])
 
@@ -29,7 +27,7 @@ async def create_chat_completion(
     serving.check_ready()
     job = await plan_chat(body, serving, "chatcmpl-")
     tally = generation.Tally(job, record_of(request))
-    reply = ChatReply(body, job, tally, serving.token_texts)
+    reply = ChatReply(body, job, tally, serving.formats.choices(body, job.requests))
     return await answer(
         request, reply, generation.run(serving, job, tally), stream=bool(body.stream)
     )
@@ -51,19 +49,20 @@ async def plan_chat(body: ChatCompletionRequest, serving: Serving, prefix: str) 
         max_tokens=body.token_limit,
         logprobs=body.num_logprobs,
         prediction=await _prediction(body, serving),
+        kept_tokens=serving.formats.kept_tokens(body.uses_tools),
     )
-
-
-def choice_of(body: ChatCompletionRequest, serving: Serving) -> Choice:
-    """The one answer to a conversation, before anything of it is known."""
-    texts = serving.token_texts if body.num_logprobs is not None else None
-    return Choice(HermesParser() if body.uses_tools else None, texts)
 
 
 async def prompt_of(body: ChatCompletionRequest, serving: Serving) -> list[int]:
     """Token ids of a conversation. Raises the 400 of one the model's template refuses."""
     if serving.template is None:
         raise invalid("This model has no chat template.", "messages", "no_chat_template")
+    if body.uses_tools and not serving.template.takes_tools:
+        raise invalid(
+            "This model's chat template does not show it any tools.",
+            "tools",
+            "unsupported_parameter",
+        )
     text = serving.template.render(_messages(body), _tools(body))
     return await prompts.encode(serving.client.tokenizer, text, False, "messages")
 

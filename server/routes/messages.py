@@ -10,7 +10,7 @@ from server.answer import answer
 from server.anthropic.chat import NAMES, as_chat, as_prompt
 from server.anthropic.reply import FRAMING, MessagesReply
 from server.context import record_of
-from server.routes.chat import choice_of, plan_chat, prompt_of
+from server.routes.chat import plan_chat, prompt_of
 from server.schemas.messages import CountTokensRequest, MessagesRequest
 from server.serving import ServingDep
 from server.translation import worded
@@ -27,7 +27,8 @@ async def create_message(body: MessagesRequest, request: Request, serving: Servi
         chat = as_chat(body)
         job = await plan_chat(chat, serving, "msg_")
         tally = generation.Tally(job, record_of(request))
-        reply = MessagesReply(job, tally, choice_of(chat, serving))
+        (choice,) = serving.formats.choices(chat, job.requests)
+        reply = MessagesReply(job, tally, choice)
         outputs = generation.run(serving, job, tally)
         return await answer(request, reply, outputs, bool(body.stream), FRAMING)
 

@@ -10,7 +10,7 @@ from server.answer import answer
 from server.context import record_of
 from server.responses.chat import NAMES, as_chat
 from server.responses.reply import FRAMING, ResponsesReply
-from server.routes.chat import choice_of, plan_chat
+from server.routes.chat import plan_chat
 from server.schemas.responses import ResponsesRequest
 from server.serving import ServingDep
 from server.translation import worded
@@ -28,6 +28,7 @@ async def create_response(
         chat = as_chat(body)
         job = await plan_chat(chat, serving, "resp_")
         tally = generation.Tally(job, record_of(request))
-        reply = ResponsesReply(body, chat, job, tally, choice_of(chat, serving))
+        (choice,) = serving.formats.choices(chat, job.requests)
+        reply = ResponsesReply(body, chat, job, tally, choice)
         outputs = generation.run(serving, job, tally)
         return await answer(request, reply, outputs, bool(body.stream), FRAMING)

@@ -31,14 +31,17 @@ class FunctionCall(Schema):
 
     name: str
     arguments: str
+    # What openai's stream helper adds; it says the same.
+    parsed_arguments: Any = Field(None, exclude=True)
 
 
 class ToolCallMessage(Schema):
-    """A call the assistant made earlier."""
+    """A call the assistant made earlier. index: its number, which chunks of a stream have."""
 
     id: str
     type: Literal["function"]
     function: FunctionCall
+    index: int | None = Field(None, exclude=True)
 
 
 class Message(Schema):
@@ -57,6 +60,11 @@ class Message(Schema):
     name: str | None = None
     tool_calls: list[ToolCallMessage] | None = None
     tool_call_id: str | None = None
+    reasoning_content: str | None = Field(
+        None, description="Of an earlier answer, for templates that show it again."
+    )
+    parsed: Any = Field(None, exclude=True)
+    reasoning: str | None = Field(None, description="Another name of 'reasoning_content'.")
 
     @model_validator(mode="after")
     def _has_what_its_role_needs(self) -> Message:
@@ -68,6 +76,11 @@ class Message(Schema):
             raise PydanticCustomError(
                 "value_error", "only an assistant's message has calls", {"param": "tool_calls"}
             )
+        for name in ("reasoning_content", "reasoning"):
+            if self.role != "assistant" and getattr(self, name):
+                raise PydanticCustomError(
+                    "value_error", "only an assistant's message has it", {"param": name}
+                )
         return self
 
 
@@ -125,7 +138,6 @@ class ChatCompletionRequest(GenerationRequest):
         "function_call": (),
         "functions": (),
         "modalities": (["text"],),
-        "parallel_tool_calls": (True,),
         "reasoning_effort": (),
         "response_format": ({"type": "text"},),
         "verbosity": (),
@@ -139,6 +151,9 @@ class ChatCompletionRequest(GenerationRequest):
     prediction: Prediction | None = None
     tools: list[Tool] | None = Field(None, max_length=128)
     tool_choice: Literal["auto", "none"] | None = None
+    parallel_tool_calls: bool | None = Field(
+        None, description="false keeps the first call of an answer alone."
+    )
 
     @field_validator("tool_choice", mode="before")
     @classmethod

@@ -26,7 +26,9 @@ def client() -> StubClient:
 @pytest.fixture
 def url(client: StubClient, tmp_path: Path) -> Iterator[str]:
     """A server in a thread; its lifespan starts and stops the stub."""
-    app = create_app(server_config(model_folder(tmp_path), api_keys=(KEY,)), client)
+    app = create_app(
+        server_config(model_folder(tmp_path), api_keys=(KEY,), reasoning_parser="think"), client
+    )
     with socket.create_server(("127.0.0.1", 0)) as listening:
         config = uvicorn.Config(app, log_config=None, lifespan="on", timeout_graceful_shutdown=5)
         server = uvicorn.Server(config)

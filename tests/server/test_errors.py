@@ -92,7 +92,6 @@ async def test_a_bad_field_is_named(
         {"best_of": 2},
         {"echo": True},
         {"store": True},
-        {"parallel_tool_calls": False},
         {"chat_template": "x"},
     ],
     ids=lambda fields: next(iter(fields)),

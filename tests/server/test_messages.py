@@ -318,3 +318,24 @@ async def test_counting_refuses_what_answering_would(http: httpx.AsyncClient) ->
     response = await http.post(f"{MESSAGES}/count_tokens", json={"model": MODEL})
     assert response.status_code == 400
     assert error_of(response)["message"].startswith("messages: ")
+
+
+async def test_reasoning_is_a_thinking_block_that_may_be_sent_back(
+    make_http: MakeHttp, client: StubClient
+) -> None:
+    client.pieces = ["<think>Is", " it?</think>", "Yes."]
+    async with make_http(reasoning_parser="think") as http:
+        body = (await http.post(MESSAGES, json=asked())).json()
+        turns = [
+            {"role": "user", "content": "Hi"},
+            {"role": "assistant", "content": body["content"]},
+            {"role": "user", "content": "Sure?"},
+        ]
+        assert (await http.post(MESSAGES, json=asked(messages=turns))).status_code == 200
+        events = named_events(await http.post(MESSAGES, json=asked(stream=True)))
+    assert body["content"] == [
+        {"type": "thinking", "thinking": "Is it?", "signature": ""},
+        {"type": "text", "text": "Yes."},
+    ]
+    deltas = [event["delta"] for event in events if event["type"] == "content_block_delta"]
+    assert [delta["type"] for delta in deltas] == ["thinking_delta", "thinking_delta", "text_delta"]

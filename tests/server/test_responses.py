@@ -10,6 +10,7 @@ import pytest
 
 from engine.errors import EngineDead
 from engine.request import FinishReason
+from tests.server.conftest import MakeHttp
 from tests.server.stub import MODEL, StubClient
 from tests.server.wire import RESPONSES, error_of, named_events
 
@@ -326,3 +327,23 @@ async def test_why_nothing_can_be_referred_to_is_said(http: httpx.AsyncClient) -
         "This server stores no responses: send the earlier turns as items of 'input', and leave "
         "'previous_response_id' out."
     )
+
+
+async def test_reasoning_is_an_item_that_may_be_sent_back(
+    make_http: MakeHttp, client: StubClient
+) -> None:
+    client.pieces = ["<think>Is", " it?</think>", "Yes."]
+    async with make_http(reasoning_parser="think") as http:
+        events = named_events(await http.post(RESPONSES, json=asked(stream=True)))
+        reasoning, message = events[-1]["response"]["output"]
+        turns = [{"role": "user", "content": "Hi"}, reasoning, message]
+        turns.append({"role": "user", "content": "Sure?"})
+        assert (await http.post(RESPONSES, json=asked(input=turns))).status_code == 200
+    assert reasoning["content"] == [{"type": "reasoning_text", "text": "Is it?"}]
+    assert message["content"][0]["text"] == "Yes."
+    kinds = [event["type"] for event in events if event.get("output_index") == 0]
+    assert [kind.removeprefix("response.") for kind in kinds] == [
+        *("output_item.added", "content_part.added"),
+        *("reasoning_text.delta", "reasoning_text.delta", "reasoning_text.done"),
+        *("content_part.done", "output_item.done"),
+    ]

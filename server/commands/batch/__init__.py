@@ -59,6 +59,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     option(running, "--api-key", default=None, metavar="KEY", help="The key to send it, if any.")
     others = set(parser._actions)
     serve.add_model_arguments(parser)
+    serve.add_answer_arguments(parser)
     serve.add_engine_arguments(parser)
     here = [action for action in parser._actions if action not in others]
     parser.set_defaults(here={a.dest: (a.option_strings[0], _value(a)) for a in here})

@@ -31,6 +31,8 @@ def opened(options: argparse.Namespace) -> AbstractAsyncContextManager[httpx.Asy
     config = ServerConfig(
         engine=serve.engine_config_of(options),
         served_model_names=tuple(options.served_model_name),
+        tool_call_parser=options.tool_call_parser,
+        reasoning_parser=options.reasoning_parser,
         # The limits guard a server from strangers; here who sends the requests runs the engine.
         max_body_bytes=sys.maxsize,
         max_concurrent_requests=options.concurrency,
