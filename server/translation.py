@@ -46,9 +46,11 @@ def _renamed(error: ApiError, names: Mapping[str, str]) -> ApiError:
     if error.param is None:
         return error
     field, _, rest = error.param.partition(".")
-    # Other APIs' tools have no "function" within.
-    rest = "" if field == "messages" else rest.replace("function.", "")
-    param = names.get(error.param) or ".".join(filter(None, (names.get(field, field), rest)))
+    # Other APIs' tools have no "function" within, nor their formats "json_schema".
+    inner = [part for part in rest.split(".") if part not in ("", "function", "json_schema")]
+    if field == "messages":
+        inner = []
+    param = ".".join([names.get(field, field), *(names.get(part, part) for part in inner)])
     error.message = error.message.replace(f"'{error.param}'", f"'{param}'")
     error.param = param
     return error

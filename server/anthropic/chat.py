@@ -22,7 +22,11 @@ from server.schemas.messages import (
 )
 from server.translation import chat_request
 
-NAMES = {"stop": "stop_sequences", "parallel_tool_calls": "tool_choice.disable_parallel_tool_use"}
+NAMES = {
+    "parallel_tool_calls": "tool_choice.disable_parallel_tool_use",
+    "parameters": "input_schema",
+    "stop": "stop_sequences",
+}
 """Chat's fields -> where they come from."""
 
 _CHOICES = {"auto": "auto", "any": "required", "none": "none"}

@@ -22,7 +22,8 @@ from server.translation import chat_request
 _SAME = (
     *("model", "stream", "temperature", "top_p", "parallel_tool_calls", "metadata", "user"),
     *("safety_identifier", "prompt_cache_key", "seed", "stop", "top_k", "min_p"),
-    *("presence_penalty", "frequency_penalty", "repetition_penalty"),
+    *("presence_penalty", "frequency_penalty", "repetition_penalty", "logit_bias"),
+    *("min_tokens", "ignore_eos", "stop_token_ids"),
 )
 NAMES = {
     "messages": "input",

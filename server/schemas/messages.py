@@ -171,8 +171,17 @@ class MessagesRequest(CountTokensRequest):
         **CountTokensRequest.UNSUPPORTED,
         "container": (),
         "diagnostics": (),
+        "frequency_penalty": (),
         "inference_geo": (),
+        "logit_bias": ({},),
+        "max_completion_tokens": (),
+        "n": (1,),
+        "prediction": (),
+        "presence_penalty": (),
+        "repetition_penalty": (),
+        "response_format": (),
         "service_tier": ("auto", "standard_only"),
+        "stop": (),
     }
 
     max_tokens: int

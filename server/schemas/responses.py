@@ -188,11 +188,18 @@ class ResponsesRequest(Schema):
         "background": (False,),
         "context_management": ([],),
         "image": (),
+        "logprobs": (False,),
+        "max_completion_tokens": (),
+        "max_tokens": (),
         "max_tool_calls": (),
+        "messages": (),
         "moderation": (),
+        "n": (1,),
+        "prediction": (),
         "prompt": (),
         "prompt_cache_options": (),
         "prompt_cache_retention": ("in_memory",),
+        "response_format": (),
         "service_tier": ("auto", "default"),
         "truncation": ("disabled",),
     }
@@ -228,6 +235,10 @@ class ResponsesRequest(Schema):
     presence_penalty: float | None = None
     frequency_penalty: float | None = None
     repetition_penalty: float | None = None
+    logit_bias: dict[str, float] | None = None
+    min_tokens: int | None = None
+    ignore_eos: bool | None = None
+    stop_token_ids: list[int] | None = None
     speculation: Speculation | None = None
 
     @field_validator("store", "previous_response_id", "conversation")

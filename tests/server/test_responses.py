@@ -88,12 +88,20 @@ async def test_every_sampling_field_reaches_the_engine(
         "presence_penalty": 0.25,
         "frequency_penalty": -0.25,
         "repetition_penalty": 1.5,
+        "min_tokens": 2,
+        "ignore_eos": True,
     }
-    more = {"max_output_tokens": 8, "stop": ["a"], "speculation": {"enabled": False}}
+    more = {
+        "max_output_tokens": 8,
+        "stop": ["a"],
+        "logit_bias": {"5": 1},
+        "speculation": {"enabled": False},
+    }
     assert (await http.post(RESPONSES, json=asked(**same, **more))).status_code == 200
     (request,) = client.requests
     assert {name: getattr(request.sampling, name) for name in same} == same
     assert (request.sampling.max_tokens, request.sampling.stop) == (8, ("a",))
+    assert request.sampling.logit_bias == {5: 1.0}
     assert request.speculation is False
 
 
@@ -296,8 +304,9 @@ REFUSED: list[tuple[dict[str, Any], str, str]] = [
     ({"temperature": 9}, "temperature", "invalid_value"),
     ({"max_output_tokens": 0}, "max_output_tokens", "invalid_value"),
     ({"top_logprobs": 1}, "top_logprobs", "invalid_value"),
-    ({"n": 2}, "n", "unknown_parameter"),
-    ({"max_tokens": 2}, "max_tokens", "unknown_parameter"),
+    ({"n": 2}, "n", "unsupported_parameter"),
+    ({"max_tokens": 2}, "max_tokens", "unsupported_parameter"),
+    ({"logit_bias": {"x": 1}}, "logit_bias", "invalid_value"),
     ({"model": "other"}, "model", "model_not_found"),
 ]
 
