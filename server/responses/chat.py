@@ -6,17 +6,14 @@ from typing import Any
 
 from server.errors import invalid
 from server.schemas.chat import ChatCompletionRequest
-from server.schemas.responses import (
+from server.schemas.response_items import (
     FunctionCallItem,
     FunctionCallOutputItem,
-    FunctionTool,
     MessageItem,
-    NamedFunction,
     ReasoningItem,
-    ResponsesRequest,
     Text,
-    TextFormat,
 )
+from server.schemas.responses import FunctionTool, NamedFunction, ResponsesRequest, TextFormat
 from server.translation import chat_request
 
 _SAME = (
