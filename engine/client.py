@@ -293,5 +293,7 @@ def _add_text(output: RequestOutput, stream: TextStream) -> None:
     output.token_ids = output.token_ids[: delta.num_tokens]
     if output.logprobs is not None:
         output.logprobs = output.logprobs[: delta.num_tokens]
+    if output.sources is not None:
+        output.sources = output.sources[: delta.num_tokens]
     output.finish_reason = FinishReason.STOP
     output.stop_reason = delta.stop

@@ -106,6 +106,7 @@ class Request:
     speculation: False decodes plainly, one token a forward.
     drafters: source -> whether it drafts, where the request asks for other than the engine's own.
     prediction: tokens the output is expected to have, or empty.
+    trace: whether outputs say how each token came (`RequestOutput.sources`).
     priority: smaller runs first; equal priorities in order of arrival.
     """
 
@@ -116,6 +117,7 @@ class Request:
     speculation: bool = True
     drafters: dict[str, bool] = field(default_factory=dict)
     prediction: list[int] = field(default_factory=list)
+    trace: bool = False
     priority: int = 0
 
 
@@ -170,7 +172,9 @@ class RequestOutput:
 
     token_ids: the new tokens. text: their text, filled in by the client: what is certain so
     far, so it can lag behind the tokens by an incomplete character or a possible stop string.
-    logprobs: one entry a token where asked for. stop_reason: the stop string or stop token id
+    logprobs: one entry a token where asked for. sources: where traced, by token the bits of who
+    drafted it (`speculation.sources`), entry i at depth i + 1; 0 is the model's own choice, which
+    nobody had drafted. stop_reason: the stop string or stop token id
     that ended it, None for the end-of-sequence token.
     num_cached_tokens: prompt tokens whose KV came from the prefix cache.
     """
@@ -179,6 +183,7 @@ class RequestOutput:
     token_ids: list[int]
     text: str = ""
     logprobs: list[TokenLogprob] | None = None
+    sources: list[int] | None = None
     finish_reason: FinishReason | None = None
     stop_reason: str | int | None = None
     num_prompt_tokens: int = 0

@@ -14,7 +14,7 @@ from server.client import Client
 from server.config import ServerConfig
 from server.context import ContextMiddleware
 from server.limits import BodyLimitMiddleware, InFlightMiddleware
-from server.routes import adapters, chat, completions, models, operations
+from server.routes import adapters, chat, completions, models, operations, page
 from server.serving import Serving
 
 
@@ -37,6 +37,6 @@ def create_app(config: ServerConfig, client: Client) -> FastAPI:
     app.add_middleware(BodyLimitMiddleware, max_bytes=config.max_body_bytes)
     app.add_middleware(AuthMiddleware, keys=config.api_keys, admin_key=config.admin_key)
     app.add_middleware(ContextMiddleware)
-    for routes in (chat, completions, models, adapters, operations):
+    for routes in (chat, completions, models, adapters, operations, page):
         app.include_router(routes.router)
     return app

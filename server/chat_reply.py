@@ -7,6 +7,7 @@ from contextlib import aclosing
 from typing import Any
 
 from engine.request import FinishReason, RequestOutput
+from server import token_trace
 from server.generation import IndexedOutputs, Job, Tally
 from server.logprobs import TokenTexts
 from server.schemas.chat import ChatCompletionRequest
@@ -50,8 +51,8 @@ class ChatReply:
                     for number in range(len(self._choices)):
                         yield self._chunk(number, {"role": "assistant", "content": ""})
                 choice = self._choices[index]
-                for delta, logprobs in choice.deltas(output):
-                    yield self._chunk(index, delta, logprobs)
+                for delta, more in choice.deltas(output):
+                    yield self._chunk(index, delta, **more)
                 if output.finish_reason is not None:
                     running -= 1
                     yield self._last_chunk(index, choice, last_of_all=not running)
@@ -63,10 +64,8 @@ class ChatReply:
                 "metrics": self._tally.metrics(),
             }
 
-    def _chunk(
-        self, index: int, delta: dict[str, Any], logprobs: dict[str, Any] | None = None
-    ) -> Event:
-        choice = {"index": index, "delta": delta, "logprobs": logprobs, "finish_reason": None}
+    def _chunk(self, index: int, delta: dict[str, Any], **more: Any) -> Event:
+        choice = {"index": index, "delta": delta, "logprobs": None, "finish_reason": None, **more}
         event = {**self._job.header("chat.completion.chunk"), "choices": [choice]}
         return {**event, "usage": None} if self._body.include_usage else event
 
@@ -82,7 +81,7 @@ class ChatReply:
 
 
 class _Choice:
-    """One answer as it grows: its text, its calls, its log-probabilities."""
+    """One answer as it grows: its text, its calls, what is told of its tokens."""
 
     def __init__(self, body: ChatCompletionRequest, texts: TokenTexts) -> None:
         self._parser = HermesParser() if body.uses_tools else None
@@ -90,11 +89,13 @@ class _Choice:
         self._content: list[str] = []
         self._calls: list[ToolCall] = []
         self._logprobs: list[dict[str, Any]] = []
+        self._traced = body.speculation is not None and body.speculation.trace
+        self._trace: list[dict[str, Any]] = []
         self._finish: FinishReason | None = None
         self.stop_reason: str | int | None = None
 
-    def add(self, output: RequestOutput) -> tuple[Sequence[str | ToolCall], dict[str, Any] | None]:
-        """Take one output; its certain text and calls, and its tokens' log-probabilities."""
+    def add(self, output: RequestOutput) -> tuple[Sequence[str | ToolCall], dict[str, Any]]:
+        """Take one output; its certain text and calls, and the keys that tell of its tokens."""
         self._finish, self.stop_reason = output.finish_reason, output.stop_reason
         pieces: list[str | ToolCall] = [output.text] if output.text else []
         if self._parser is not None:
@@ -103,16 +104,20 @@ class _Choice:
                 pieces += self._parser.finish()
         self._content += [piece for piece in pieces if isinstance(piece, str)]
         self._calls += [piece for piece in pieces if isinstance(piece, ToolCall)]
-        if not output.logprobs:
-            return pieces, None
-        entries = self._texts.chat(output.logprobs)
-        self._logprobs += entries
-        return pieces, {"content": entries, "refusal": None}
+        more: dict[str, Any] = {}
+        if output.logprobs:
+            entries = self._texts.chat(output.logprobs)
+            self._logprobs += entries
+            more["logprobs"] = {"content": entries, "refusal": None}
+        if output.sources:
+            more["trace"] = token_trace.entries(output, self._texts)
+            self._trace += more["trace"]
+        return pieces, more
 
-    def deltas(self, output: RequestOutput) -> list[tuple[dict[str, Any], dict[str, Any] | None]]:
-        """One output as deltas of chunks; the first of them carries the log-probabilities."""
+    def deltas(self, output: RequestOutput) -> list[tuple[dict[str, Any], dict[str, Any]]]:
+        """One output as deltas of chunks; the first of them tells of its tokens."""
         number = len(self._calls)
-        pieces, logprobs = self.add(output)
+        pieces, more = self.add(output)
         deltas: list[dict[str, Any]] = []
         for piece in pieces:
             if isinstance(piece, str):
@@ -120,9 +125,9 @@ class _Choice:
             else:
                 deltas.append({"tool_calls": [{"index": number, **piece.as_dict()}]})
                 number += 1
-        if logprobs is not None and not deltas:
+        if more and not deltas:
             deltas.append({"content": ""})
-        return [(delta, None if place else logprobs) for place, delta in enumerate(deltas)]
+        return [(delta, {} if place else more) for place, delta in enumerate(deltas)]
 
     @property
     def finish_reason(self) -> str | None:
@@ -142,9 +147,10 @@ class _Choice:
         if self._calls:
             message["tool_calls"] = [call.as_dict() for call in self._calls]
         logprobs = {"content": self._logprobs, "refusal": None} if self._with_logprobs else None
-        return {
+        choice = {
             "message": message,
             "logprobs": logprobs,
             "finish_reason": self.finish_reason,
             "stop_reason": self.stop_reason,
         }
+        return {**choice, "trace": self._trace} if self._traced else choice

@@ -78,6 +78,7 @@ def plan(
             speculation=speculation.enabled,
             drafters=speculation.drafters,
             prediction=prediction or [],
+            trace=speculation.trace,
         )
         for index, (prompt, sampling) in enumerate(choices)
     ]

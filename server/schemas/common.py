@@ -66,18 +66,19 @@ class Speculation(Schema):
     """Who drafts; the answer is the same, only its speed differs.
 
     enabled: false decodes plainly, whatever the others say. bita, ngram, prediction: one source
-    each; null leaves it to the server.
+    each; null leaves it to the server. trace: have the answer say how each of its tokens came.
     """
 
     enabled: bool = True
     bita: bool | None = None
     ngram: bool | None = None
     prediction: bool | None = None
+    trace: bool = False
 
     @property
     def drafters(self) -> dict[str, bool]:
         """The sources that the request decides about."""
-        return self.model_dump(exclude={"enabled"}, exclude_none=True)
+        return self.model_dump(exclude={"enabled", "trace"}, exclude_none=True)
 
 
 class GenerationRequest(Schema):

@@ -83,6 +83,7 @@ OUTPUT = RequestOutput(
         TokenLogprob(1, -0.5, [(1, -0.5), (7, -float("inf"))]),
         TokenLogprob(2, 0.0, []),
     ],
+    sources=[1, 0],
     finish_reason=FinishReason.STOP,
     stop_reason=5,
     num_prompt_tokens=9,
@@ -105,7 +106,7 @@ STATS = EngineStats(
 MESSAGES = [
     Start(EngineConfig("a/folder", adapters={"bita": "an/adapter"}, prefix_caching=False)),
     Add(Request("r", [1, 2, 3], SAMPLING, adapter="bita", speculation=False, priority=-2)),
-    Add(Request("r", [1], drafters={"ngram": False}, prediction=[7, 8])),
+    Add(Request("r", [1], drafters={"ngram": False}, prediction=[7, 8], trace=True)),
     Add(Request("r", [1])),
     Abort("r"),
     LoadAdapter("r", "bita", "an/adapter"),
