@@ -71,7 +71,8 @@ class Serving:
         return base + [model(name, root) for name in self.client.info.adapters]
 
 
-def _serving(request: Request) -> Serving:
+async def _serving(request: Request) -> Serving:
+    # Not a plain function: FastAPI would run it in a thread.
     serving = request.app.state.serving
     assert isinstance(serving, Serving)
     return serving
