@@ -7,11 +7,11 @@ from contextlib import aclosing
 from typing import Any
 
 from engine.request import RequestOutput, TokenLogprob
-from server import token_trace
 from server.generation import IndexedOutputs, Job, Tally
 from server.logprobs import TokenTexts
 from server.schemas.completions import CompletionRequest
 from server.sse import Event
+from server.token_trace import TokenTrace
 
 
 class CompletionReply:
@@ -19,24 +19,25 @@ class CompletionReply:
 
     def __init__(self, body: CompletionRequest, job: Job, tally: Tally, texts: TokenTexts) -> None:
         self._body, self._job, self._tally, self._texts = body, job, tally, texts
+        self._trace = TokenTrace(body, job, texts)
         self._offsets = [0] * len(job.requests)
 
     async def collect(self, outputs: IndexedOutputs) -> dict[str, Any]:
         """The whole response, once all choices have ended."""
         texts: list[list[str]] = [[] for _ in self._job.requests]
         entries: list[list[TokenLogprob]] = [[] for _ in self._job.requests]
-        traces: list[list[dict[str, Any]]] = [[] for _ in self._job.requests]
         last: dict[int, RequestOutput] = {}
         async with aclosing(outputs):
             async for index, output in outputs:
                 texts[index].append(output.text)
                 entries[index] += output.logprobs or []
-                traces[index] += token_trace.entries(output, self._texts)
+                self._trace.note(index, output)
                 last[index] = output
         return {
             **self._job.header("text_completion"),
             "choices": [
-                self._choice(index, "".join(texts[index]), entries[index], traces[index], output)
+                self._choice(index, "".join(texts[index]), entries[index], output)
+                | self._trace.of_choice(index)
                 for index, output in sorted(last.items())
             ],
             "usage": self._tally.usage(),
@@ -50,10 +51,10 @@ class CompletionReply:
             async for index, output in outputs:
                 ended = output.finish_reason is not None
                 running -= ended
-                trace = token_trace.entries(output, self._texts)
-                if not (output.text or output.logprobs or trace or ended):
+                more = self._trace.of_chunk(output)
+                if not (output.text or output.logprobs or more or ended):
                     continue
-                choice = self._choice(index, output.text, output.logprobs or [], trace, output)
+                choice = self._choice(index, output.text, output.logprobs or [], output) | more
                 event = {**self._job.header("text_completion"), "choices": [choice]}
                 if self._body.include_usage:
                     event["usage"] = None
@@ -69,23 +70,16 @@ class CompletionReply:
             }
 
     def _choice(
-        self,
-        index: int,
-        text: str,
-        entries: list[TokenLogprob],
-        trace: list[dict[str, Any]],
-        output: RequestOutput,
+        self, index: int, text: str, entries: list[TokenLogprob], output: RequestOutput
     ) -> dict[str, Any]:
         logprobs = None
         if self._body.logprobs is not None:
             logprobs = self._texts.completion(entries, self._offsets[index])
             self._offsets[index] += sum(len(token) for token in logprobs["tokens"])
-        choice = {
+        return {
             "index": index,
             "text": text,
             "logprobs": logprobs,
             "finish_reason": None if output.finish_reason is None else output.finish_reason.value,
             "stop_reason": output.stop_reason,
         }
-        traced = self._body.speculation is not None and self._body.speculation.trace
-        return {**choice, "trace": trace} if traced else choice

@@ -8,7 +8,6 @@ from typing import Any
 
 from starlette.responses import Response
 
-
 # `json.dumps` would make one for every chunk of a stream.
 _ENCODER = json.JSONEncoder(separators=(",", ":"), allow_nan=False)
 
