@@ -45,12 +45,14 @@ class Connection:
         )
         started, first, events = time.perf_counter(), 0.0, 0
         self._writer.write(head.encode() + data)
-        tail = b""
+        tail = await self._reader.readuntil(b"\r\n\r\n")
+        if not tail.startswith(b"HTTP/1.1 200"):
+            raise RuntimeError(f"the server said {tail!r}")
         while not tail.endswith(END):
             part = await self._reader.read(1 << 16)
             text = tail + part
-            if not part or (not events and not text.startswith(b"HTTP/1.1 200")):
-                raise RuntimeError(f"the server said {text[:300]!r}")
+            if not part:
+                raise RuntimeError(f"the stream ended after {tail!r}")
             # An event is counted where its first bytes are whole.
             events += text.count(EVENT) - tail.count(EVENT)
             if not first and text.count(CONTENT) > text.count(EMPTY):
