@@ -8,6 +8,7 @@ from typing import Any
 
 from engine.request import RequestOutput
 from server.choice import Choice
+from server.extras import Extras
 from server.generation import IndexedOutputs, Job, Tally
 from server.logprobs import TokenTexts
 from server.pieces import (
@@ -21,7 +22,6 @@ from server.pieces import (
 )
 from server.schemas.chat import ChatCompletionRequest
 from server.sse import Event
-from server.token_trace import TokenTrace
 from server.tool_calls.hermes import HermesParser
 
 
@@ -32,7 +32,7 @@ class ChatReply:
         self, body: ChatCompletionRequest, job: Job, tally: Tally, texts: TokenTexts
     ) -> None:
         self._body, self._job, self._tally = body, job, tally
-        self._trace = TokenTrace(body, job, texts)
+        self._extras = Extras(body, job, tally, texts)
         self._with_logprobs = body.num_logprobs is not None
         self._choices = [
             Choice(
@@ -47,9 +47,10 @@ class ChatReply:
         async with aclosing(outputs):
             async for index, output in outputs:
                 self._choices[index].add(output)
-                self._trace.note(index, output)
+                self._extras.note(index, output)
         return {
             **self._job.header("chat.completion"),
+            **self._extras.of_prompt(0),
             "choices": [self._whole(index, choice) for index, choice in enumerate(self._choices)],
             "usage": self._tally.usage(),
             "metrics": self._tally.metrics(),
@@ -65,7 +66,8 @@ class ChatReply:
                     # Only now: an error before the first output is a plain HTTP error.
                     started = True
                     for number in range(len(self._choices)):
-                        yield self._chunk(number, {"role": "assistant", "content": ""})
+                        first = self._chunk(number, {"role": "assistant", "content": ""})
+                        yield first if number else {**first, **self._extras.of_prompt(0)}
                 choice = self._choices[index]
                 for event in self._chunks(index, choice, output):
                     yield event
@@ -87,7 +89,7 @@ class ChatReply:
             "logprobs": self._logprobs(choice.logprobs),
             "finish_reason": choice.finish_reason,
             "stop_reason": choice.stop_reason,
-            **self._trace.of_choice(index),
+            **self._extras.of_choice(index),
         }
 
     def _chunks(self, index: int, choice: Choice, output: RequestOutput) -> list[Event]:
@@ -95,7 +97,7 @@ class ChatReply:
         known = len(choice.logprobs)
         deltas = [delta for piece in choice.add(output) if (delta := _delta(piece)) is not None]
         entries = choice.logprobs[known:]
-        more = self._trace.of_chunk(output)
+        more = self._extras.of_chunk(output) if output.token_ids else {}
         if (entries or more) and not deltas:
             deltas = [{"content": ""}]
         if entries:
@@ -111,7 +113,7 @@ class ChatReply:
     def _chunk(self, index: int, delta: dict[str, Any], **more: Any) -> Event:
         choice = {"index": index, "delta": delta, "logprobs": None, "finish_reason": None, **more}
         event = {**self._job.header("chat.completion.chunk"), "choices": [choice]}
-        return {**event, "usage": None} if self._body.include_usage else event
+        return {**event, **self._extras.counts()}
 
     def _last_chunk(self, index: int, choice: Choice, last_of_all: bool) -> Event:
         event = self._chunk(index, {})

@@ -71,11 +71,12 @@ class Serving:
         return base + [model(name, root) for name in self.client.info.adapters]
 
 
-async def _serving(request: Request) -> Serving:
-    # Not a plain function: FastAPI would run it in a thread.
+async def serving_of(request: Request) -> Serving:
+    """The parts of the application that serves `request`."""
+    # A coroutine, as FastAPI would run a plain function in a thread.
     serving = request.app.state.serving
     assert isinstance(serving, Serving)
     return serving
 
 
-ServingDep = Annotated[Serving, Depends(_serving)]
+ServingDep = Annotated[Serving, Depends(serving_of)]

@@ -8,11 +8,12 @@ from fastapi import APIRouter
 from starlette.responses import Response
 
 from server.auth import STATS_PATH
+from server.body import JsonRoute
 from server.page import page
 from server.schemas.stats import Stats
 from server.serving import ServingDep
 
-router = APIRouter(tags=["page"])
+router = APIRouter(tags=["page"], route_class=JsonRoute)
 
 
 @router.get("/", include_in_schema=False)

@@ -16,6 +16,7 @@ from tests.server.stub import StubClient
 from tests.server.wire import CHAT, chat, error_of
 
 STATS = "/v1/stats"
+SPELLINGS = pytest.mark.parametrize("path", [STATS, "/stats"])
 LOCAL = {"host": "127.0.0.1:8000"}
 
 
@@ -80,12 +81,16 @@ async def test_the_figures_are_gauges_and_totals(
     }
 
 
+@SPELLINGS
 @pytest.mark.parametrize("host", ["127.0.0.1:8000", "localhost", "[::1]:80", "127.8.9.1"])
-async def test_this_machine_sees_the_figures_without_a_key(make_http: MakeHttp, host: str) -> None:
+async def test_this_machine_sees_the_figures_without_a_key(
+    make_http: MakeHttp, host: str, path: str
+) -> None:
     async with make_http(api_keys=("one",), admin_key="admin") as http:
-        assert (await http.get(STATS, headers={"host": host})).status_code == 200
+        assert (await http.get(path, headers={"host": host})).status_code == 200
 
 
+@SPELLINGS
 @pytest.mark.parametrize(
     "headers",
     [
@@ -100,13 +105,13 @@ async def test_this_machine_sees_the_figures_without_a_key(make_http: MakeHttp, 
     ids=str,
 )
 async def test_a_request_from_elsewhere_needs_the_admin_key(
-    make_http: MakeHttp, headers: dict[str, str]
+    make_http: MakeHttp, headers: dict[str, str], path: str
 ) -> None:
     async with make_http(api_keys=("one",)) as http:
-        answer = await http.get(STATS, headers=headers)
+        answer = await http.get(path, headers=headers)
         assert (answer.status_code, error_of(answer)["code"]) == (403, "admin_disabled")
     async with make_http(api_keys=("one",), admin_key="admin") as http:
-        answer = await http.get(STATS, headers=headers)
+        answer = await http.get(path, headers=headers)
         assert (answer.status_code, error_of(answer)["code"]) == (401, "invalid_api_key")
-        answer = await http.get(STATS, headers={**headers, "authorization": "Bearer admin"})
+        answer = await http.get(path, headers={**headers, "authorization": "Bearer admin"})
         assert answer.status_code == 200
