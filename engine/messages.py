@@ -24,7 +24,7 @@ from engine.request import (
 )
 from engine.stats import EngineStats, SpecDecodingStats
 
-VERSION = 4
+VERSION = 5
 HEADER_BYTES = 4
 MAX_BYTES = 1 << 28
 
