@@ -1,4 +1,4 @@
-"""`bita serve` on the embedded model, as a user starts it: in an environment without the clients."""
+"""`bita serve` on the embedded model, as started in an environment without the clients."""
 
 from __future__ import annotations
 
