@@ -76,9 +76,10 @@ def _digest(key: str) -> bytes:
 
 
 def _wrong(kind: str) -> ApiError:
+    # OpenAI's own words: litellm takes a 401 without them for a 400.
     return ApiError(
         401,
-        f"Missing or incorrect {kind} key. Send it as 'Authorization: Bearer KEY'.",
+        f"Incorrect {kind} key provided, or none. Send it as 'Authorization: Bearer KEY'.",
         code="invalid_api_key",
         headers={"www-authenticate": "Bearer"},
     )

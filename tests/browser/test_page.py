@@ -245,7 +245,7 @@ def test_the_key_is_in_the_tabs_storage_alone(page: Page) -> None:
     assert page.evaluate("document.cookie") == ""
     page.get_by_label("API key").fill("wrong")
     page.get_by_label("API key").press("Tab")
-    page.get_by_role("alert").filter(has_text="Missing or incorrect API key").wait_for()
+    page.get_by_role("alert").filter(has_text="Incorrect API key provided").wait_for()
 
 
 def test_the_tiles_follow_the_server(page: Page, client: StubClient) -> None:
