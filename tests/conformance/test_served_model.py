@@ -150,6 +150,7 @@ def test_an_abandoned_stream_frees_its_blocks(url: str, client: openai.OpenAI) -
     pytest.fail("the request is still running")
 
 
+@pytest.mark.slow  # tests/faults/test_hot_load.py holds the same of the engine
 def test_an_adapter_comes_and_goes_under_a_running_stream(url: str, client: openai.OpenAI) -> None:
     with httpx.Client(base_url=f"{url}/v1") as admin:
         assert admin.get("adapters").status_code == 401
