@@ -17,6 +17,8 @@ from engine.cache.block_pool import BlockPool
 from engine.cache.storage import KVStorage
 from engine.config import EngineConfig
 from engine.errors import ContextLengthExceeded, RequestError
+from engine.grammar.compiler import GrammarCompiler
+from engine.grammar.constraint import Constraint
 from engine.model.compiled import compile_trunk, warm_up
 from engine.model.loader import LoadedModel
 from engine.model.runner import ModelOutput, ModelRunner
@@ -93,6 +95,7 @@ class Engine:
         for name, adapter in adapters.items():
             self.adapters.load(name, self.prepare(adapter), config.adapters.get(name, ""))
         self.scheduler = Scheduler(config, BlockPool(num_blocks, config.block_size), self._plan)
+        self.grammars = GrammarCompiler(config.model, facts.vocab_size, loaded.eos_token_ids)
         self.sequences: dict[str, Sequence] = {}
         self._stats = EngineStats()
 
@@ -112,7 +115,7 @@ class Engine:
         )
 
     def add(self, request: Request) -> None:
-        """Queue a request.
+        """Queue a request. A grammar that `grammars` does not know is compiled first.
 
         Raises RequestError (ContextLengthExceeded, UnknownAdapter) if it cannot be served,
         EngineOverloaded if too many wait.
@@ -126,6 +129,7 @@ class Engine:
             trust=Trust(shared),
             max_tokens=self._token_limit(request),
             drafters=self._drafters_of(request),
+            constraint=self._constraint_of(request),
         )
         self.scheduler.add(sequence)
         self.adapters.acquire(sequence.adapter)
@@ -200,23 +204,33 @@ class Engine:
 
     def _verify(self, scheduled: list[Scheduled], output: ModelOutput) -> list[Acceptance | None]:
         """Choose at every node and walk; None where the prompt is not finished yet."""
+        # Before anything waits for the logits: a GPU still computes them.
+        masks = [self._allowed(item) for item in scheduled]
         likeliest = output.logits.argmax(dim=-1).tolist() if len(output.logits) else []
         accepted: list[Acceptance | None] = []
         first = 0
-        for item in scheduled:
+        for item, allowed in zip(scheduled, masks, strict=True):
             if item.tree is None:
                 accepted.append(None)
                 continue
             rows = slice(first, first + len(item.tree.token_ids))
-            if item.sequence.request.sampling.plain:
+            if allowed is None and item.sequence.request.sampling.plain:
                 chosen = likeliest[rows]
             else:
-                chosen = self._choose(item, output.logits[rows])
+                chosen = self._choose(item, output.logits[rows], allowed)
             accepted.append(walk(item.tree, chosen))
             first = rows.stop
         return accepted
 
-    def _choose(self, item: Scheduled, logits: Tensor) -> list[int]:
+    def _allowed(self, item: Scheduled) -> Tensor | None:
+        """What the grammar allows behind every node, where there is one."""
+        sequence = item.sequence
+        if item.tree is None or sequence.constraint is None:
+            return None
+        num_early = sequence.request.sampling.min_tokens - sequence.num_generated
+        return sequence.constraint.allowed(item.tree, num_early)
+
+    def _choose(self, item: Scheduled, logits: Tensor, allowed: Tensor | None) -> list[int]:
         """A token at every node from the request's own distribution on that node's path."""
         sequence, tree = item.sequence, item.tree
         assert tree is not None
@@ -231,6 +245,7 @@ class Engine:
             sequence.output_ids,
             paths,
             (*self.loaded.eos_token_ids, *params.stop_token_ids),
+            allowed,
         )
         positions = [len(sequence.token_ids) + depth for depth in tree.topology.depths]
         return choose(logits, params, sequence.seed, positions, sequence.noise)
@@ -289,7 +304,8 @@ class Engine:
                 )
             trees = planner.draft(ranker, chains_of, len(scheduled))
             for (sequence, *_), tree in zip(parts, trees, strict=True):
-                sequence.draft = tree
+                constraint = sequence.constraint
+                sequence.draft = tree if constraint is None else constraint.prune(tree)
 
     def _emit(
         self, scheduled: list[Scheduled], output: ModelOutput, accepted: list[Acceptance | None]
@@ -303,6 +319,8 @@ class Engine:
                 self.scheduler.committed(sequence, item.num_causal)
                 continue
             tokens = self._until_end(sequence, acceptance.tokens(item.tree))
+            if sequence.constraint is not None:
+                tokens = self._as_constrained(sequence, sequence.constraint, tokens)
             if item.tree.reached:
                 sequence.trust.observe(item.tree, acceptance.path)
             decoding = sequence.num_generated > 0
@@ -352,6 +370,24 @@ class Engine:
                 sequence.finish_reason = FinishReason.LENGTH
                 return tokens[: i + 1]
         return tokens
+
+    def _as_constrained(
+        self, sequence: Sequence, constraint: Constraint, tokens: list[int]
+    ) -> list[int]:
+        """The tokens that a grammar lets out; one that cannot go on cuts its answer short."""
+        if not constraint.failed and sequence.finish_reason is None:
+            constraint.advance(tokens)
+        if not constraint.failed:
+            return tokens
+        sequence.finish_reason, sequence.stop_reason = FinishReason.LENGTH, None
+        return []
+
+    def _constraint_of(self, request: Request) -> Constraint | None:
+        if request.grammar is None:
+            return None
+        if request.sampling.ignore_eos:
+            raise RequestError("an answer ends where its grammar does", "ignore_eos")
+        return self.grammars.compile(request.grammar, request.sampling.stop_token_ids)
 
     def _adapter_of(self, request: Request) -> LoadedAdapter | None:
         named = None if request.adapter is None else self.adapters[request.adapter]

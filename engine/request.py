@@ -99,6 +99,20 @@ def _in_range(name: str, value: float, low: float, high: float) -> None:
 
 
 @dataclass(frozen=True, slots=True)
+class Grammar:
+    """What an answer must look like.
+
+    kind: "json_schema", "regex", "choice" (`text` is a JSON array of strings), "ebnf" (GBNF or
+        llguidance's Lark, told apart by their look) or "lark".
+    field: the request's field it comes from, for errors; grammars of equal text are equal.
+    """
+
+    kind: str
+    text: str
+    field: str = field(compare=False)
+
+
+@dataclass(frozen=True, slots=True)
 class Request:
     """One prompt to continue.
 
@@ -107,6 +121,7 @@ class Request:
     drafters: source -> whether it drafts, where the request asks for other than the engine's own.
     prediction: tokens the output is expected to have, or empty.
     priority: smaller runs first; equal priorities in order of arrival.
+    grammar: what the output must match, or None.
     """
 
     request_id: str
@@ -117,6 +132,7 @@ class Request:
     drafters: dict[str, bool] = field(default_factory=dict)
     prediction: list[int] = field(default_factory=list)
     priority: int = 0
+    grammar: Grammar | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,6 +8,7 @@ from enum import Enum, auto
 from torch import Tensor
 
 from engine.adapter_registry import LoadedAdapter
+from engine.grammar.constraint import Constraint
 from engine.request import FinishReason, Request, SpecReceipt
 from engine.speculation.drafter import Chain, Drafter
 from engine.speculation.tree import MAX_ROWS, DraftTree
@@ -32,6 +33,7 @@ class Sequence:
     draft: the next tree, if anything was drafted for it.
     adapter: the one that drafts, None for none; trust: in what it says of this request.
     drafters: other sources of drafts.
+    constraint: where it stands in its grammar, if it has one.
     seed: key of the sampling noise. noise: what is drawn of it for tokens to come, by position.
     """
 
@@ -41,6 +43,7 @@ class Sequence:
     max_tokens: int
     drafters: list[Drafter] = field(default_factory=list)
     trust: Trust = field(default_factory=Trust)
+    constraint: Constraint | None = None
     noise: dict[int, Tensor] = field(default_factory=dict)
     token_ids: list[int] = field(default_factory=list)
     num_prompt_tokens: int = 0
