@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Mapping
-from typing import TypeAlias
+from functools import cached_property
+from typing import TYPE_CHECKING, TypeAlias
 
 import torch
 from torch import Tensor
@@ -17,7 +18,6 @@ from engine.cache.block_pool import BlockPool
 from engine.cache.storage import KVStorage
 from engine.config import EngineConfig
 from engine.errors import ContextLengthExceeded, RequestError
-from engine.grammar.compiler import GrammarCompiler
 from engine.grammar.constraint import Constraint
 from engine.model.compiled import compile_trunk, warm_up
 from engine.model.loader import LoadedModel
@@ -40,6 +40,9 @@ from engine.speculation.trust import Trust
 from engine.speculation.verify import Acceptance, walk
 from engine.stats import EngineStats, PhaseClock
 from engine.step_cost import step_cost
+
+if TYPE_CHECKING:
+    from engine.grammar.compiler import GrammarCompiler
 
 _Drafting: TypeAlias = tuple[Sequence, MaskGroup, list[Chain]]
 
@@ -95,7 +98,6 @@ class Engine:
         for name, adapter in adapters.items():
             self.adapters.load(name, self.prepare(adapter), config.adapters.get(name, ""))
         self.scheduler = Scheduler(config, BlockPool(num_blocks, config.block_size), self._plan)
-        self.grammars = GrammarCompiler(config.model, facts.vocab_size, loaded.eos_token_ids)
         self.sequences: dict[str, Sequence] = {}
         self._stats = EngineStats()
 
@@ -141,6 +143,15 @@ class Engine:
         if sequence is not None:
             self.scheduler.finish(sequence)
             self.adapters.release(sequence.adapter)
+
+    @cached_property
+    def grammars(self) -> GrammarCompiler:
+        """What compiles grammars for this model."""
+        # Here, since the library is of no use to benchmarks and tuning.
+        from engine.grammar.compiler import GrammarCompiler
+
+        loaded = self.loaded
+        return GrammarCompiler(self.config.model, loaded.facts.vocab_size, loaded.eos_token_ids)
 
     @property
     def has_work(self) -> bool:

@@ -10,6 +10,9 @@ from engine.errors import RequestError
 
 MAX_LOGPROBS = 20
 
+JSON_WHITESPACE = r"[\x20\x0A\x0D\x09]{1,32}"
+"""Between two tokens of JSON under a grammar. More is valid, and small models fall for it."""
+
 
 class FinishReason(StrEnum):
     """Why a request ended; `ABORT` never reaches an API client."""

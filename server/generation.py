@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any, TypeAlias, cast
 
 from engine.errors import EngineDead
-from engine.request import FinishReason, Request, RequestOutput, SpecReceipt
+from engine.request import FinishReason, Grammar, Request, RequestOutput, SpecReceipt
 from engine.speculation.prediction import Alignment
 from server.logging import RequestRecord
 from server.prompts import check_token_ids
@@ -56,6 +56,7 @@ def plan(
     max_tokens: int | None,
     logprobs: int | None,
     prediction: list[int] | None = None,
+    grammar: Grammar | None = None,
 ) -> Job:
     """The engine requests of `body` for these prompts.
 
@@ -78,6 +79,7 @@ def plan(
             speculation=speculation.enabled,
             drafters=speculation.drafters,
             prediction=prediction or [],
+            grammar=grammar,
         )
         for index, (prompt, sampling) in enumerate(choices)
     ]

@@ -9,6 +9,7 @@ may happen in a step.
 from __future__ import annotations
 
 import json
+import re
 import threading
 from collections import OrderedDict
 from collections.abc import Sequence
@@ -20,15 +21,13 @@ from llguidance.gbnf_to_lark import any_to_lark
 
 from engine.errors import RequestError
 from engine.grammar.constraint import Constraint
-from engine.request import Grammar
+from engine.grammar.vocabulary import read_vocabulary
+from engine.request import JSON_WHITESPACE, Grammar
 
 MAX_BYTES = 1 << 16
 MAX_DEPTH = 64
 MAX_CACHED = 64
 MESSAGE_LENGTH = 300
-
-# Between two tokens of JSON. Endless white space is valid, and small models fall for it.
-WHITESPACE = r"[\x20\x0A\x0D\x09]{1,32}"
 
 # A step's share is a quarter of the library's own: at most some 50 ms, once, before it gives up.
 _LIMITS = LLParserLimits(
@@ -110,8 +109,7 @@ class GrammarCompiler:
         with self._lock:
             if self._tokenizer is None:
                 try:
-                    text = self._file.read_text("utf-8")
-                    self._tokenizer = LLTokenizer(text, self._vocab_size, self._eos)
+                    self._tokenizer = read_vocabulary(self._file, self._vocab_size, self._eos)
                 except (ValueError, OSError) as error:
                     raise _refused(f"this model's tokenizer has no grammars: {error}", grammar) from error
             return self._tokenizer
@@ -125,14 +123,13 @@ def _source(grammar: Grammar) -> str:
             if depth(schema) > MAX_DEPTH:
                 raise ValueError(f"it is nested more than {MAX_DEPTH} deep")
             return LLMatcher.grammar_from_json_schema(
-                grammar.text, overrides={"whitespace_pattern": WHITESPACE}
+                grammar.text, overrides={"whitespace_pattern": JSON_WHITESPACE}
             )
         case "regex":
             return LLMatcher.grammar_from_regex(_unanchored(grammar.text))
         case "choice":
             choices = json.loads(grammar.text)
-            alternatives = " | ".join(json.dumps(c, ensure_ascii=False) for c in choices)
-            return LLMatcher.grammar_from_lark(f"start: {alternatives}")
+            return LLMatcher.grammar_from_regex("|".join(map(_escaped, choices)))
         case "ebnf":
             return LLMatcher.grammar_from_lark(any_to_lark(grammar.text))
         case "lark":
@@ -143,15 +140,19 @@ def _source(grammar: Grammar) -> str:
 def depth(value: Any) -> int:
     """How many objects and arrays lie in each other at most."""
     deepest, level = 0, [value]
-    while level:
+    while level := [item for item in level if isinstance(item, dict | list)]:
+        deepest += 1
         level = [
             child
-            for parent in level
-            if isinstance(parent, dict | list)
-            for child in (parent.values() if isinstance(parent, dict) else parent)
+            for item in level
+            for child in (item.values() if isinstance(item, dict) else item)
         ]
-        deepest += 1
-    return deepest - 1
+    return deepest
+
+
+def _escaped(text: str) -> str:
+    """A regular expression that matches this text alone."""
+    return re.sub(r"[^A-Za-z0-9]", lambda found: rf"\x{{{ord(found[0]):x}}}", text)
 
 
 def _unanchored(regex: str) -> str:
@@ -163,7 +164,9 @@ def _unanchored(regex: str) -> str:
 
 
 def _refused(why: str, grammar: Grammar) -> RequestError:
-    why = " ".join(why.replace("<non-verbose/>", "").split())
+    # Of a regular expression's error, which shows all of it, the one line that says what it is.
+    lines = [line for line in why.splitlines() if line.startswith("error: ")] or [why]
+    why = " ".join(lines[-1].replace("<non-verbose/>", "").removeprefix("error: ").split())
     if len(why) > MESSAGE_LENGTH:
         why = f"{why[:MESSAGE_LENGTH]}..."
     return RequestError(f"Invalid '{grammar.field}': {why}", grammar.field)

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from llguidance import LLMatcher
 from torch import Tensor
 
 from engine.speculation.tree import DraftTree
+
+if TYPE_CHECKING:
+    from llguidance import LLMatcher
 
 
 class Constraint:

@@ -12,6 +12,7 @@ from server.context import record_of
 from server.errors import invalid
 from server.schemas.chat import ChatCompletionRequest
 from server.serving import Serving, ServingDep
+from server.tool_calls.grammar import tool_grammar
 
 router = APIRouter(tags=["chat"])
 
@@ -31,6 +32,7 @@ async def create_chat_completion(
         max_tokens=body.token_limit,
         logprobs=body.num_logprobs,
         prediction=await _prediction(body, serving),
+        grammar=tool_grammar(body) or body.grammar,
     )
     tally = generation.Tally(job, record_of(request))
     reply = ChatReply(body, job, tally, serving.token_texts)

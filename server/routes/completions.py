@@ -29,6 +29,7 @@ async def create_completion(
         prefix="cmpl",
         max_tokens=body.token_limit,
         logprobs=body.logprobs,
+        grammar=body.grammar,
     )
     tally = generation.Tally(job, record_of(request))
     reply = CompletionReply(body, job, tally, serving.token_texts)

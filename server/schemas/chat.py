@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import ConfigDict, Field, field_validator, model_validator
+from pydantic import ConfigDict, Field, model_validator
 from pydantic_core import PydanticCustomError
 
 from engine.request import MAX_LOGPROBS
-from server.schemas.common import GenerationRequest, NeutralValues, Schema, unsupported
+from server.schemas.common import NeutralValues, Schema, unsupported
+from server.schemas.structured import StructuredRequest
 
 
 class TextPart(Schema):
@@ -72,13 +73,13 @@ class Message(Schema):
 
 
 class Function(Schema):
-    """parameters: a JSON schema of the arguments."""
-
-    UNSUPPORTED: ClassVar[NeutralValues] = {"strict": (False,)}
+    """parameters: a JSON schema of the arguments. strict: keep it to the letter, or refuse it."""
 
     name: str = Field(min_length=1)
     description: str | None = None
     parameters: dict[str, Any] | None = None
+    # Not for the model to read: no template was made for it.
+    strict: bool | None = Field(None, exclude=True)
 
 
 class Tool(Schema):
@@ -86,6 +87,19 @@ class Tool(Schema):
 
     type: Literal["function"]
     function: Function
+
+
+class FunctionName(Schema):
+    """One of the functions."""
+
+    name: str
+
+
+class NamedTool(Schema):
+    """The function that is to be called."""
+
+    type: Literal["function"]
+    function: FunctionName
 
 
 class Prediction(Schema):
@@ -102,7 +116,7 @@ class Prediction(Schema):
         return "".join(part.text for part in self.content)
 
 
-class ChatCompletionRequest(GenerationRequest):
+class ChatCompletionRequest(StructuredRequest):
     """A conversation to answer."""
 
     model_config = ConfigDict(
@@ -115,7 +129,7 @@ class ChatCompletionRequest(GenerationRequest):
     )
 
     UNSUPPORTED: ClassVar[NeutralValues] = {
-        **GenerationRequest.UNSUPPORTED,
+        **StructuredRequest.UNSUPPORTED,
         "add_generation_prompt": (True,),
         "audio": (),
         "chat_template": (),
@@ -125,9 +139,7 @@ class ChatCompletionRequest(GenerationRequest):
         "function_call": (),
         "functions": (),
         "modalities": (["text"],),
-        "parallel_tool_calls": (True,),
         "reasoning_effort": (),
-        "response_format": ({"type": "text"},),
         "verbosity": (),
         "web_search_options": (),
     }
@@ -138,18 +150,8 @@ class ChatCompletionRequest(GenerationRequest):
     top_logprobs: int | None = Field(None, ge=0, le=MAX_LOGPROBS)
     prediction: Prediction | None = None
     tools: list[Tool] | None = Field(None, max_length=128)
-    tool_choice: Literal["auto", "none"] | None = None
-
-    @field_validator("tool_choice", mode="before")
-    @classmethod
-    def _choice_is_the_models(cls, choice: Any) -> Any:
-        if choice == "required" or isinstance(choice, dict):
-            raise PydanticCustomError(
-                "unsupported_parameter",
-                "Unsupported 'tool_choice': the model may be let ('auto') or kept from ('none') "
-                "calling tools, not made to.",
-            )
-        return choice
+    tool_choice: Literal["auto", "none", "required"] | NamedTool | None = None
+    parallel_tool_calls: bool | None = None
 
     @model_validator(mode="after")
     def _fields_agree(self) -> ChatCompletionRequest:
@@ -157,16 +159,46 @@ class ChatCompletionRequest(GenerationRequest):
             raise PydanticCustomError(
                 "value_error", "only allowed when 'logprobs' is true", {"param": "top_logprobs"}
             )
-        if self.tool_choice == "auto" and not self.tools:
+        if self.tool_choice not in (None, "none") and not self.tools:
             raise PydanticCustomError(
                 "value_error", "only allowed with 'tools'", {"param": "tool_choice"}
             )
+        if self.named_tool not in (None, *(tool.function.name for tool in self.tools or [])):
+            raise PydanticCustomError(
+                "value_error", "none of the 'tools'", {"param": "tool_choice.function.name"}
+            )
+        self._one_of_tools_and_grammar()
         return self
+
+    def _one_of_tools_and_grammar(self) -> None:
+        """An answer may be calls or JSON, as the model likes; no other grammar has room for calls."""
+        if self.grammar is None or not self.uses_tools:
+            return
+        field = self.grammar.field.split(".")[0]
+        if field != "response_format":
+            raise PydanticCustomError(
+                "value_error", "not allowed with 'tools', unless 'tool_choice' is 'none'",
+                {"param": field},
+            )
+        if self.forces_call:
+            raise PydanticCustomError(
+                "value_error", "not allowed where 'tool_choice' forces a call", {"param": field}
+            )
 
     @property
     def uses_tools(self) -> bool:
         """Whether the model is shown tools, and its calls are looked for."""
         return bool(self.tools) and self.tool_choice != "none"
+
+    @property
+    def named_tool(self) -> str | None:
+        """The function that must be called, where one is named."""
+        return self.tool_choice.function.name if isinstance(self.tool_choice, NamedTool) else None
+
+    @property
+    def forces_call(self) -> bool:
+        """Whether the model must call a function."""
+        return self.tool_choice == "required" or self.named_tool is not None
 
     @property
     def token_limit(self) -> int | None:

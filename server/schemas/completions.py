@@ -8,14 +8,15 @@ from pydantic import ConfigDict, Field, model_validator
 from pydantic_core import PydanticCustomError
 
 from engine.request import MAX_LOGPROBS
-from server.schemas.common import MAX_CHOICES, GenerationRequest, NeutralValues, TokenId
+from server.schemas.common import MAX_CHOICES, NeutralValues, TokenId
+from server.schemas.structured import StructuredRequest
 
 DEFAULT_MAX_TOKENS = 16
 
 TokenIds = Annotated[list[TokenId], Field(min_length=1)]
 
 
-class CompletionRequest(GenerationRequest):
+class CompletionRequest(StructuredRequest):
     """One prompt or several, as text or as token ids."""
 
     model_config = ConfigDict(
@@ -23,10 +24,9 @@ class CompletionRequest(GenerationRequest):
     )
 
     UNSUPPORTED: ClassVar[NeutralValues] = {
-        **GenerationRequest.UNSUPPORTED,
+        **StructuredRequest.UNSUPPORTED,
         "echo": (False,),
         "prediction": (),
-        "response_format": ({"type": "text"},),
         "suffix": (),
     }
 
