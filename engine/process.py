@@ -3,10 +3,10 @@
     python -m engine.process FD
 
 One thread owns the model; another only reads the socket, a third adapters' files, which may take
-longer than many steps, and so may grammars (`grammar.queue`). The loop drains what was asked, steps,
-and sends what is new; while idle it sends an empty message every `BEAT_SECONDS`. It ends when the
-socket closes, so that no engine outlives its server. An error in a step ends the process: the
-client tells its requests and starts a fresh one, whose state is known.
+longer than many steps, and so may grammars (`grammar.queue`). The loop drains what was asked,
+steps, and sends what is new; while idle it sends an empty message every `BEAT_SECONDS`. It ends
+when the socket closes, so that no engine outlives its server. An error in a step ends the process:
+the client tells its requests and starts a fresh one, whose state is known.
 """
 
 from __future__ import annotations

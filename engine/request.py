@@ -5,13 +5,18 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import Any
 
 from engine.errors import RequestError
 
 MAX_LOGPROBS = 20
 
-JSON_WHITESPACE = r"[\x20\x0A\x0D\x09]{1,32}"
-"""Between two tokens of JSON under a grammar. More is valid, and small models fall for it."""
+JSON_STYLE: Any = {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": "}
+"""llguidance's options for JSON as `json.dumps` writes it, and as chat templates show it to models.
+
+Any white space would be valid; but where a model is asked for what it would not write, white space
+is what it likes best, up to the last token it may generate.
+"""
 
 
 class FinishReason(StrEnum):

@@ -22,7 +22,7 @@ from llguidance.gbnf_to_lark import any_to_lark
 from engine.errors import RequestError
 from engine.grammar.constraint import Constraint
 from engine.grammar.vocabulary import read_vocabulary
-from engine.request import JSON_WHITESPACE, Grammar
+from engine.request import JSON_STYLE, Grammar
 
 MAX_BYTES = 1 << 16
 MAX_DEPTH = 64
@@ -111,7 +111,9 @@ class GrammarCompiler:
                 try:
                     self._tokenizer = read_vocabulary(self._file, self._vocab_size, self._eos)
                 except (ValueError, OSError) as error:
-                    raise _refused(f"this model's tokenizer has no grammars: {error}", grammar) from error
+                    raise _refused(
+                        f"this model's tokenizer has no grammars: {error}", grammar
+                    ) from error
             return self._tokenizer
 
 
@@ -122,9 +124,7 @@ def _source(grammar: Grammar) -> str:
             schema = json.loads(grammar.text)
             if depth(schema) > MAX_DEPTH:
                 raise ValueError(f"it is nested more than {MAX_DEPTH} deep")
-            return LLMatcher.grammar_from_json_schema(
-                grammar.text, overrides={"whitespace_pattern": JSON_WHITESPACE}
-            )
+            return LLMatcher.grammar_from_json_schema(grammar.text, overrides=JSON_STYLE)
         case "regex":
             return LLMatcher.grammar_from_regex(_unanchored(grammar.text))
         case "choice":
@@ -143,9 +143,7 @@ def depth(value: Any) -> int:
     while level := [item for item in level if isinstance(item, dict | list)]:
         deepest += 1
         level = [
-            child
-            for item in level
-            for child in (item.values() if isinstance(item, dict) else item)
+            child for item in level for child in (item.values() if isinstance(item, dict) else item)
         ]
     return deepest
 

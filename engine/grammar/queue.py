@@ -1,8 +1,8 @@
 """Requests whose grammar is being compiled, beside the steps.
 
 Compiling may take longer than many steps, so it has threads of its own; the library lets go of the
-interpreter's lock meanwhile. Whoever waits longer than `COMPILE_SECONDS` is refused. The thread then
-ends later, by the library's own limits: what it finds is kept, or thrown away.
+interpreter's lock meanwhile. Whoever waits longer than `COMPILE_SECONDS` is refused; the thread
+goes on to the library's own limits.
 """
 
 from __future__ import annotations

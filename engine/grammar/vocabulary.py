@@ -12,9 +12,9 @@ from tokenizers import Tokenizer
 def read_vocabulary(file: Path, vocab_size: int, eos_token_ids: Sequence[int]) -> LLTokenizer:
     """The tokens of a tokenizer.json. Raises ValueError or OSError where it cannot be read.
 
-    vocab_size: of the logits, which may be more. The library takes every added token that looks like
-    a tag for a special one, which is no text; but a tokenizer says itself which ones are, and the
-    others (<tool_call>, <think>) are read as the text that they are in the answer.
+    vocab_size: of the logits, which may be more. The library takes every added token that looks
+    like a tag for a special one, which is no text; but a tokenizer says itself which ones are, and
+    the others (<tool_call>, <think>) are read as the text that they are in the answer.
     """
     source = file.read_text("utf-8")
     library, tokenizer = LLTokenizer(source, vocab_size), Tokenizer.from_str(source)

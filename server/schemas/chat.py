@@ -171,13 +171,14 @@ class ChatCompletionRequest(StructuredRequest):
         return self
 
     def _one_of_tools_and_grammar(self) -> None:
-        """An answer may be calls or JSON, as the model likes; no other grammar has room for calls."""
+        """An answer may be calls or JSON, as the model likes; other grammars hold no calls."""
         if self.grammar is None or not self.uses_tools:
             return
         field = self.grammar.field.split(".")[0]
         if field != "response_format":
             raise PydanticCustomError(
-                "value_error", "not allowed with 'tools', unless 'tool_choice' is 'none'",
+                "value_error",
+                "not allowed with 'tools', unless 'tool_choice' is 'none'",
                 {"param": field},
             )
         if self.forces_call:

@@ -11,6 +11,7 @@ from pydantic_core import PydanticCustomError
 from engine.request import Grammar
 from server.schemas.common import GenerationRequest, NeutralValues, Schema
 
+
 def _unicode(text: str) -> str:
     """Half of a surrogate pair is a valid JSON string, and no text."""
     try:
@@ -47,7 +48,7 @@ LENIENT = {"lenient": True, "coerce_one_of": True}
 
 
 class JsonSchemaFormat(Schema):
-    """strict: refuse a schema that cannot be kept to the letter; otherwise, what of it can be is."""
+    """strict: refuse a schema that cannot be kept to the letter; else keep what of it can be."""
 
     name: str = Field(pattern=r"^[a-zA-Z0-9_-]{1,64}$")
     description: str | None = None
@@ -105,7 +106,8 @@ class StructuredOutputs(Schema):
     def _exactly_one(self) -> StructuredOutputs:
         if len(self.grammars) != 1:
             raise PydanticCustomError(
-                "value_error", "exactly one of json, json_object, regex, choice and grammar is needed"
+                "value_error",
+                "exactly one of json, json_object, regex, choice and grammar is needed",
             )
         return self
 
@@ -171,9 +173,7 @@ def as_strict(schema: dict[str, Any], strict: bool | None) -> dict[str, Any]:
 def _grammars(prefix: str, **given: dict[str, Any] | list[str] | str | None) -> list[Grammar]:
     """A grammar for each field that is given, whose name begins with `prefix`."""
     return [
-        Grammar(
-            _KINDS[name], value if isinstance(value, str) else json.dumps(value), prefix + name
-        )
+        Grammar(_KINDS[name], value if isinstance(value, str) else json.dumps(value), prefix + name)
         for name, value in given.items()
         if value is not None
     ]

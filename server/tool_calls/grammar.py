@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from engine.request import JSON_WHITESPACE, Grammar
+from engine.request import JSON_STYLE, Grammar
 from server.schemas.chat import ChatCompletionRequest, Function
 from server.schemas.structured import as_strict
 
@@ -96,8 +96,7 @@ def _arguments(function: Function) -> str:
 
 
 def _in_grammar(schema: dict[str, Any]) -> str:
-    options = {**schema["x-guidance"], "whitespace_pattern": JSON_WHITESPACE}
-    return json.dumps({**schema, "x-guidance": options})
+    return json.dumps({**schema, "x-guidance": {**schema["x-guidance"], **JSON_STYLE}})
 
 
 def _literal(text: str) -> str:

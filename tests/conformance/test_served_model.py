@@ -221,7 +221,7 @@ def test_an_answer_has_the_form_asked_for(client: openai.OpenAI, form: Any) -> N
 
 
 def test_a_json_object_is_one(client: openai.OpenAI) -> None:
-    answer = ask(client, response_format={"type": "json_object"}, max_tokens=200).choices[0]
+    answer = ask(client, response_format={"type": "json_object"}, max_tokens=60).choices[0]
     if answer.finish_reason == "stop":
         assert isinstance(json.loads(answer.message.content), dict)
     assert answer.message.content.startswith("{")

@@ -1,7 +1,5 @@
 """What a grammar allows at each node of a draft tree, and that looking changes nothing."""
 
-from pathlib import Path
-
 import pytest
 
 from engine.grammar.compiler import GrammarCompiler

@@ -65,7 +65,7 @@ def test_what_takes_too_long_is_refused_once(
     compiler: FakeCompiler, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "COMPILE_SECONDS", 0.0)
-    compiling, done = make(compiler)
+    compiling, _ = make(compiler)
     compiling.add(request("slow"))
     [(request_id, error)] = compiling.overdue()
     assert (request_id, error.field) == ("slow", "guided_regex")
