@@ -52,7 +52,7 @@ SCHEMA: dict[str, Any] = {
 }
 TEXT = (
     '{"name": "Alexandra the Great, of Macedon", "age": 33, "tags": ["horses", '
-    '"elephants and camels", "a \\"quoted\\" word"], "when": {"day": "mon", "hour": 13}}'
+    '"elephants and camels", "roads"], "when": {"day": "mon", "hour": 13}}'
 )
 PROMPT = "<|im_start|>user\nTell me who is coming and when.<|im_end|>\n<|im_start|>assistant\n"
 VOCABULARY = 128_000
@@ -176,7 +176,7 @@ def _xgrammar(tokenizer: Tokenizer, ids: list[int]) -> tuple[float, list[float]]
     def compiled() -> Any:
         compiler = xgrammar.GrammarCompiler(info, max_threads=1, cache_enabled=False)
         grammar = compiler.compile_json_schema(
-            json.dumps(SCHEMA), any_whitespace=False, separators=(", ", ": ")
+            json.dumps(SCHEMA), any_whitespace=True
         )
         return xgrammar.GrammarMatcher(grammar)
 
