@@ -23,7 +23,7 @@ from typing import Any
 
 import torch
 from llguidance import LLMatcher, LLTokenizer
-from tokenizers import Tokenizer, models, pre_tokenizers, trainers
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
 from adapters.format import BitaAdapter
 from benchmarks import report
@@ -175,9 +175,7 @@ def _xgrammar(tokenizer: Tokenizer, ids: list[int]) -> tuple[float, list[float]]
 
     def compiled() -> Any:
         compiler = xgrammar.GrammarCompiler(info, max_threads=1, cache_enabled=False)
-        grammar = compiler.compile_json_schema(
-            json.dumps(SCHEMA), any_whitespace=True
-        )
+        grammar = compiler.compile_json_schema(json.dumps(SCHEMA), any_whitespace=True)
         return xgrammar.GrammarMatcher(grammar)
 
     return _along(
@@ -212,6 +210,7 @@ def _trained() -> Tokenizer:
     """A byte-level vocabulary, as large as it becomes."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
         vocab_size=VOCABULARY,
         special_tokens=["<|end|>"],

@@ -25,7 +25,7 @@ from engine.model.runner import ModelOutput, ModelRunner
 from engine.request import FinishReason, Request, RequestOutput
 from engine.sampling.logprobs import logprobs
 from engine.sampling.processors import process
-from engine.sampling.sampler import choose
+from engine.sampling.sampler import Key, choose
 from engine.scheduler import Scheduled, Scheduler
 from engine.sequence import Sequence
 from engine.speculation import ngram, prediction
@@ -35,7 +35,7 @@ from engine.speculation.drafter import Chain, Drafter
 from engine.speculation.growth import Ranker, Unranked
 from engine.speculation.planner import PLAIN, Adaptive, Fixed, Planner, named
 from engine.speculation.sources import NGRAM, PREDICTION
-from engine.speculation.tree import TreeTopology
+from engine.speculation.tree import DraftTree, TreeTopology
 from engine.speculation.trust import Trust
 from engine.speculation.verify import Acceptance, walk
 from engine.stats import EngineStats, PhaseClock
@@ -217,21 +217,29 @@ class Engine:
         """Choose at every node and walk; None where the prompt is not finished yet."""
         # Before anything waits for the logits: a GPU still computes them.
         masks = [self._allowed(item) for item in scheduled]
-        likeliest = output.logits.argmax(dim=-1).tolist() if len(output.logits) else []
-        accepted: list[Acceptance | None] = []
+        chosen = output.logits.argmax(dim=-1).tolist() if len(output.logits) else []
+        nodes: list[range] = []
+        shaped: list[int] = []
+        processed: list[Tensor] = []
+        keys: list[Key | None] = []
         first = 0
         for item, allowed in zip(scheduled, masks, strict=True):
-            if item.tree is None:
-                accepted.append(None)
-                continue
-            rows = slice(first, first + len(item.tree.token_ids))
-            if allowed is None and item.sequence.request.sampling.plain:
-                chosen = likeliest[rows]
-            else:
-                chosen = self._choose(item, output.logits[rows], allowed)
-            accepted.append(walk(item.tree, chosen))
+            rows = range(first, first + item.num_nodes)
             first = rows.stop
-        return accepted
+            nodes.append(rows)
+            plain = allowed is None and item.sequence.request.sampling.plain
+            if item.tree is not None and not plain:
+                logits = output.logits[rows.start : rows.stop]
+                processed.append(self._processed(item.sequence, item.tree, logits, allowed))
+                keys += item.sequence.keys(item.tree.topology.depths)
+                shaped += rows
+        if processed:
+            for row, token in zip(shaped, choose(torch.cat(processed), keys), strict=True):
+                chosen[row] = token
+        return [
+            None if item.tree is None else walk(item.tree, chosen[rows.start : rows.stop])
+            for item, rows in zip(scheduled, nodes, strict=True)
+        ]
 
     def _allowed(self, item: Scheduled) -> Tensor | None:
         """What the grammar allows behind every node, where there is one."""
@@ -241,15 +249,15 @@ class Engine:
         num_early = sequence.request.sampling.min_tokens - sequence.num_generated
         return sequence.constraint.allowed(item.tree, num_early)
 
-    def _choose(self, item: Scheduled, logits: Tensor, allowed: Tensor | None) -> list[int]:
-        """A token at every node from the request's own distribution on that node's path."""
-        sequence, tree = item.sequence, item.tree
-        assert tree is not None
+    def _processed(
+        self, sequence: Sequence, tree: DraftTree, logits: Tensor, allowed: Tensor | None
+    ) -> Tensor:
+        """The request's own distribution at every node, on that node's path."""
         params = sequence.request.sampling
         paths = [
             [tree.token_ids[n] for n in tree.path(node)] for node in range(len(tree.token_ids))
         ]
-        logits = process(
+        return process(
             logits,
             params,
             sequence.token_ids[: sequence.num_prompt_tokens],
@@ -258,8 +266,6 @@ class Engine:
             (*self.loaded.eos_token_ids, *params.stop_token_ids),
             allowed,
         )
-        positions = [len(sequence.token_ids) + depth for depth in tree.topology.depths]
-        return choose(logits, params, sequence.seed, positions, sequence.noise)
 
     def _commit(
         self, scheduled: list[Scheduled], batch: ForwardBatch, accepted: list[Acceptance | None]

@@ -37,6 +37,11 @@ class Scheduled:
         """Rows in the forward."""
         return self.num_causal + (self.tree.topology.num_rows if self.tree else 0)
 
+    @property
+    def num_nodes(self) -> int:
+        """Rows at which a token is chosen."""
+        return len(self.tree.token_ids) if self.tree else 0
+
 
 # The tree of a sequence that nothing is drafted for, given how many decode in this step.
 Plan = Callable[[Sequence, int], TreeTopology]

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from enum import Enum, auto
-
-from torch import Tensor
 
 from engine.adapter_registry import LoadedAdapter
 from engine.grammar.constraint import Constraint
 from engine.request import FinishReason, Request, SpecReceipt
+from engine.sampling.sampler import Key
 from engine.speculation.drafter import Chain, Drafter
 from engine.speculation.tree import MAX_ROWS, DraftTree
 from engine.speculation.trust import Trust
@@ -34,7 +34,7 @@ class Sequence:
     adapter: the one that drafts, None for none; trust: in what it says of this request.
     drafters: other sources of drafts.
     constraint: where it stands in its grammar, if it has one.
-    seed: key of the sampling noise. noise: what is drawn of it for tokens to come, by position.
+    seed: key of the sampling noise.
     """
 
     request: Request
@@ -44,7 +44,6 @@ class Sequence:
     drafters: list[Drafter] = field(default_factory=list)
     trust: Trust = field(default_factory=Trust)
     constraint: Constraint | None = None
-    noise: dict[int, Tensor] = field(default_factory=dict)
     token_ids: list[int] = field(default_factory=list)
     num_prompt_tokens: int = 0
     num_computed_tokens: int = 0
@@ -81,6 +80,12 @@ class Sequence:
         self.token_ids += tokens
         for drafter in self.drafters:
             drafter.observe(tokens)
+
+    def keys(self, depths: Iterable[int]) -> list[Key | None]:
+        """Of the noise at draft nodes of these depths; none where the likeliest is chosen."""
+        if self.request.sampling.greedy:
+            return [None for _ in depths]
+        return [(self.seed, len(self.token_ids) + depth) for depth in depths]
 
     def chains(self) -> list[Chain]:
         """What the drafters propose, no further than the last token that may be generated."""
