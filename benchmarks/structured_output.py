@@ -1,11 +1,12 @@
 """What a grammar costs a step, and what two libraries take for a token's mask.
 
-The step: an answer under a schema against as many tokens of free text after the same prompt, decoded
-plainly so that every step has one row, and the schema's answer once more with speculation. Sides take
-turns within a round; the ratio is that of the steps' median times.
+The step: an answer under a schema against as many tokens of free text after the same prompt,
+decoded plainly so that every step has one row, and the schema's answer once more with speculation.
+Sides take turns within a round; the ratio is that of the steps' median times.
 
 The libraries (`--libraries`): llguidance, and xgrammar where it is installed, along the same text,
-at the model's vocabulary and at one of up to 128,000 tokens trained on Python's own library.
+at the model's vocabulary and at one of up to 128,000 tokens trained on Python's own library; with
+and without lengths that bound the schema's strings.
 
     python -m benchmarks.structured_output --libraries
 """
@@ -13,7 +14,9 @@ at the model's vocabulary and at one of up to 128,000 tokens trained on Python's
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
+import re
 import statistics
 import sysconfig
 import time
@@ -130,31 +133,33 @@ def libraries(results: dict[str, Any]) -> report.Table:
     """Microseconds of a mask along `TEXT`, milliseconds of compiling."""
     table = report.Table(
         "a mask along one answer",
-        ("library", "vocabulary", "compile ms", "mask us, mean", "median", "highest"),
+        ("library", "vocabulary", "strings", "compile ms", "mask us, mean", "median", "highest"),
     )
     results["libraries"] = []
     own = Tokenizer.from_file(f"{DEFAULT_MODEL}/tokenizer.json")
-    for tokenizer in (own, _trained()):
-        for name, measure in (("llguidance", _llguidance), ("xgrammar", _xgrammar)):
-            try:
-                compiling, masks = measure(tokenizer, tokenizer.encode(TEXT).ids)
-            except ImportError:
-                continue
-            us = [seconds * 1e6 for seconds in masks]
-            row = [name, tokenizer.get_vocab_size(), compiling * 1e3]
-            row += [statistics.mean(us), statistics.median(us), max(us)]
-            results["libraries"].append(dict(zip(table.columns, row, strict=True)))
-            table.add(*row)
+    bounded = json.dumps(SCHEMA)
+    schemas = {"any length": re.sub(r', "maxLength": \d+', "", bounded), "maxLength": bounded}
+    measures = {"llguidance": _llguidance, "xgrammar": _xgrammar}
+    for tokenizer, kind, name in itertools.product((own, _trained()), schemas, measures):
+        try:
+            compiling, masks = measures[name](tokenizer, schemas[kind], tokenizer.encode(TEXT).ids)
+        except ImportError:
+            continue
+        us = [seconds * 1e6 for seconds in masks]
+        row = [name, tokenizer.get_vocab_size(), kind, compiling * 1e3]
+        row += [statistics.mean(us), statistics.median(us), max(us)]
+        results["libraries"].append(dict(zip(table.columns, row, strict=True)))
+        table.add(*row)
     return table
 
 
-def _llguidance(tokenizer: Tokenizer, ids: list[int]) -> tuple[float, list[float]]:
+def _llguidance(tokenizer: Tokenizer, schema: str, ids: list[int]) -> tuple[float, list[float]]:
     size = tokenizer.get_vocab_size()
     tokens = LLTokenizer(tokenizer.to_str(), size, [0])
     bits = torch.empty(-(-size // 32), dtype=torch.int32)
 
     def compiled() -> LLMatcher:
-        source = LLMatcher.grammar_from_json_schema(json.dumps(SCHEMA), overrides=JSON_STYLE)
+        source = LLMatcher.grammar_from_json_schema(schema, overrides=JSON_STYLE)
         return LLMatcher(tokens, source)
 
     def mask(matcher: LLMatcher) -> None:
@@ -163,7 +168,7 @@ def _llguidance(tokenizer: Tokenizer, ids: list[int]) -> tuple[float, list[float
     return _along(ids, compiled, mask, lambda matcher, token: matcher.consume_token(token))
 
 
-def _xgrammar(tokenizer: Tokenizer, ids: list[int]) -> tuple[float, list[float]]:
+def _xgrammar(tokenizer: Tokenizer, schema: str, ids: list[int]) -> tuple[float, list[float]]:
     import xgrammar
 
     size = tokenizer.get_vocab_size()
@@ -175,7 +180,7 @@ def _xgrammar(tokenizer: Tokenizer, ids: list[int]) -> tuple[float, list[float]]
 
     def compiled() -> Any:
         compiler = xgrammar.GrammarCompiler(info, max_threads=1, cache_enabled=False)
-        grammar = compiler.compile_json_schema(json.dumps(SCHEMA), any_whitespace=True)
+        grammar = compiler.compile_json_schema(schema, any_whitespace=True)
         return xgrammar.GrammarMatcher(grammar)
 
     return _along(
