@@ -115,7 +115,7 @@ class EngineClient:
             raise EngineDead("the engine is not ready")
         inbox: asyncio.Queue[RequestOutput | EngineError] = asyncio.Queue()
         self._queues[request.request_id] = inbox
-        stream = TextStream(self.tokenizer, request.token_ids, request.sampling.stop)
+        stream = TextStream(self.tokenizer, request.token_ids, request.sampling)
         ended = False
         try:
             await self._send(Add(request))
@@ -125,7 +125,7 @@ class EngineClient:
                     ended = True
                     raise output
                 ended = output.finish_reason is not None
-                _add_text(output, stream)
+                _add_text(output, stream, request.sampling.include_stop)
                 yield output
                 if output.finish_reason is not None:
                     return
@@ -278,10 +278,10 @@ class EngineClient:
             process.wait()
 
 
-def _add_text(output: RequestOutput, stream: TextStream) -> None:
+def _add_text(output: RequestOutput, stream: TextStream, include_stop: bool) -> None:
     """Fill in the text; where a stop string ends it, cut the output to the same token."""
     tokens = output.token_ids
-    if output.finish_reason is FinishReason.STOP:
+    if output.finish_reason is FinishReason.STOP and not include_stop:
         tokens = tokens[:-1]  # the token that ended it has no text
     delta = stream.push(tokens, finished=output.finish_reason is not None)
     output.text = delta.text

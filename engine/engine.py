@@ -13,7 +13,7 @@ from torch import Tensor
 from adapters.format import BitaAdapter
 from engine.adapter_registry import AdapterRegistry, LoadedAdapter, PreparedAdapter, Room
 from engine.attention.select import pick_backend
-from engine.batch import ForwardBatch, SegmentPlan
+from engine.batch import ForwardBatch, RowKind, SegmentPlan
 from engine.cache.block_pool import BlockPool
 from engine.cache.storage import KVStorage
 from engine.config import EngineConfig
@@ -33,6 +33,7 @@ from engine.speculation.bita import Branches, MaskGroup
 from engine.speculation.cost import StepCostModel
 from engine.speculation.drafter import Chain, Drafter
 from engine.speculation.growth import Ranker, Unranked
+from engine.speculation.payoff import Payoff
 from engine.speculation.planner import PLAIN, Adaptive, Fixed, Planner, named
 from engine.speculation.sources import NGRAM, PREDICTION
 from engine.speculation.tree import DraftTree, TreeTopology
@@ -48,6 +49,7 @@ _Drafting: TypeAlias = tuple[Sequence, MaskGroup, list[Chain]]
 
 CPU_KV_BYTES = 1 << 30
 GPU_KV_SHARE = 0.85
+_LOGITS_AT_ONCE = 1 << 23
 
 
 class Engine:
@@ -99,6 +101,7 @@ class Engine:
             self.adapters.load(name, self.prepare(adapter), config.adapters.get(name, ""))
         self.scheduler = Scheduler(config, BlockPool(num_blocks, config.block_size), self._plan)
         self.sequences: dict[str, Sequence] = {}
+        self._payoff = Payoff()
         self._stats = EngineStats()
 
     def prepare(self, adapter: BitaAdapter) -> PreparedAdapter:
@@ -169,6 +172,7 @@ class Engine:
         clock.ended("batch")
         output = self.runner.execute(batch)
         clock.ended("forward")
+        self._report_prompts(scheduled, batch, output)
         accepted = self._verify(scheduled, output)
         clock.ended("verify")
         self._commit(scheduled, batch, accepted)
@@ -176,8 +180,9 @@ class Engine:
         outputs = self._emit(scheduled, output, accepted)
         clock.ended("emit")
         self._draft(scheduled, batch, output, accepted)
-        clock.ended("draft")
-        self._count(batch)
+        drafting = clock.ended("draft")
+        rows = self._count(batch)
+        self._weigh(scheduled, outputs, rows, clock.total, drafting)
         return outputs
 
     def stats(self) -> EngineStats:
@@ -267,6 +272,27 @@ class Engine:
             allowed,
         )
 
+    @torch.inference_mode()
+    def _report_prompts(
+        self, scheduled: list[Scheduled], batch: ForwardBatch, output: ModelOutput
+    ) -> None:
+        """Log-probabilities of prompt tokens, few rows at a time: a row has a whole vocabulary."""
+        size = max(1, _LOGITS_AT_ONCE // self.loaded.facts.vocab_size)
+        for item, segment in zip(scheduled, batch.segments, strict=True):
+            sequence = item.sequence
+            top = sequence.request.sampling.prompt_logprobs
+            if top is None:
+                continue
+            # A row tells of the token behind it; what a preempted sequence runs again is known.
+            first = max(segment.num_past, len(sequence.prompt_logprobs))
+            end = min(segment.num_past + item.num_causal, sequence.num_prompt_tokens - 1)
+            for start in range(first, end, size):
+                stop = min(start + size, end)
+                row = segment.start + start - segment.num_past
+                logits = self.runner.project(output.hidden[row : row + stop - start])
+                ahead = sequence.token_ids[start + 1 : stop + 1]
+                sequence.prompt_logprobs += logprobs(logits, ahead, top)
+
     def _commit(
         self, scheduled: list[Scheduled], batch: ForwardBatch, accepted: list[Acceptance | None]
     ) -> None:
@@ -304,11 +330,12 @@ class Engine:
             if size or chains:
                 first = segment.mask_row(masks, node)
                 hidden = output.hidden[first : first + size]
-                group = MaskGroup(hidden, acceptance.bonus_token, sequence.trust())
+                trust = self._trust(sequence, len(scheduled))
+                group = MaskGroup(hidden, acceptance.bonus_token, trust)
                 drafting.setdefault(sequence.adapter, []).append((sequence, group, chains))
         for adapter, parts in drafting.items():
             groups, chains_of = [group for _, group, _ in parts], [chains for *_, chains in parts]
-            ranker: Ranker = Unranked([group.bonus_token for group in groups])
+            ranker: Ranker = Unranked([g.bonus_token for g in groups], [g.trust for g in groups])
             planner = adapter.planner if adapter is not None else self._unadapted
             assert planner is not None, "chains are only there with a planner"
             if adapter is not None and any(len(group.hidden) for group in groups):
@@ -341,6 +368,7 @@ class Engine:
             if item.tree.reached:
                 sequence.trust.observe(item.tree, acceptance.path)
             decoding = sequence.num_generated > 0
+            wanted = sequence.request.sampling.prompt_logprobs is not None and not decoding
             sequence.append(tokens)
             self.scheduler.committed(
                 sequence, item.num_causal + 1 + min(len(acceptance.path), len(tokens))
@@ -360,6 +388,7 @@ class Engine:
                     request_id=sequence.request.request_id,
                     token_ids=tokens,
                     logprobs=report,
+                    prompt_logprobs=sequence.prompt_logprobs if wanted else None,
                     finish_reason=sequence.finish_reason,
                     stop_reason=sequence.stop_reason,
                     num_prompt_tokens=sequence.num_prompt_tokens,
@@ -378,6 +407,9 @@ class Engine:
         ends = set(params.stop_token_ids)
         if not params.ignore_eos:
             ends.update(self.loaded.eos_token_ids)
+        if sequence.max_tokens == 0:
+            sequence.finish_reason = FinishReason.LENGTH
+            return []
         for i, token in enumerate(tokens):
             if token in ends:
                 sequence.finish_reason = FinishReason.STOP
@@ -430,7 +462,7 @@ class Engine:
         """Tokens the request may generate. Raises where prompt or completion do not fit."""
         prompt, params = len(request.token_ids), request.sampling
         if prompt == 0:
-            raise RequestError("the prompt has no tokens", "messages")
+            raise RequestError("the prompt has no tokens", "prompt")
         vocabulary = self.loaded.facts.vocab_size
         if not all(0 <= t < vocabulary for t in request.token_ids):
             raise RequestError(f"prompt token ids must be below {vocabulary}", "prompt")
@@ -442,20 +474,24 @@ class Engine:
         if not all(0 <= t < vocabulary for t in params.logit_bias):
             raise RequestError(f"logit_bias token ids must be below {vocabulary}", "logit_bias")
         room = self.max_model_len - prompt
-        asked = params.max_tokens or 0
-        if room < max(1, asked):
+        asked = params.max_tokens
+        if room < (1 if asked is None else asked):
             raise ContextLengthExceeded(
                 f"This model's maximum context length is {self.max_model_len} tokens. However, "
-                f"you requested {prompt + asked} tokens ({prompt} in the messages, {asked} in "
-                "the completion). Please reduce the length of the messages or completion.",
-                "messages",
+                f"you requested {prompt + (asked or 0)} tokens ({prompt} in the prompt, "
+                f"{asked or 0} in the completion). Please reduce the length of either.",
+                "prompt",
             )
-        return params.max_tokens or room
+        return room if asked is None else asked
 
     def _plan(self, sequence: Sequence, num_decoding: int) -> TreeTopology:
         if sequence.adapter is None:
             return PLAIN
-        return sequence.adapter.planner.first(num_decoding, sequence.trust())
+        return sequence.adapter.planner.first(num_decoding, self._trust(sequence, num_decoding))
+
+    def _trust(self, sequence: Sequence, num_decoding: int) -> float:
+        """In what the sequence's masks say; none where listening to masks does not pay."""
+        return sequence.trust() if self._payoff.pays(num_decoding) else 0.0
 
     def _planner(self, adapter: BitaAdapter) -> Planner:
         hits = adapter.config.profile.rates
@@ -476,7 +512,26 @@ class Engine:
         useful = self.config.max_num_seqs * (-(-self.max_model_len // size) + 1)
         return max(2, min(memory // block_bytes, useful))
 
-    def _count(self, batch: ForwardBatch) -> None:
+    def _weigh(
+        self,
+        scheduled: list[Scheduled],
+        outputs: list[RequestOutput],
+        rows: dict[RowKind, int],
+        seconds: float,
+        drafting: float,
+    ) -> None:
+        """Compare a step with what it would have taken without its drafts and masks."""
+        sequences = sum(item.tree is not None for item in scheduled)
+        if self.cost is None or not sequences:
+            return
+        num_rows, drafts = sum(rows.values()), rows[RowKind.NODE] + rows[RowKind.MASK]
+        plain = (seconds - drafting) * self.cost(num_rows - drafts) / self.cost(num_rows)
+        tokens = sum(len(output.token_ids) for output in outputs)
+        self._payoff.observe(sequences, drafts, tokens, seconds, plain)
+
+    def _count(self, batch: ForwardBatch) -> dict[RowKind, int]:
+        rows = batch.count()
         self._stats.num_forwards += 1
-        for kind, count in batch.count().items():
+        for kind, count in rows.items():
             self._stats.rows[kind.value] += count
+        return rows

@@ -25,7 +25,7 @@ from engine.request import (
 )
 from engine.stats import EngineStats, SpecDecodingStats
 
-VERSION = 4
+VERSION = 6
 HEADER_BYTES = 4
 MAX_BYTES = 1 << 28
 
@@ -169,11 +169,11 @@ def _request(data: dict[str, Any]) -> Request:
 
 
 def _output(data: dict[str, Any]) -> RequestOutput:
-    if data["logprobs"] is not None:
-        data["logprobs"] = [
-            TokenLogprob(p["token_id"], p["logprob"], [(t, lp) for t, lp in p["top"]])
-            for p in data["logprobs"]
-        ]
+    for name in ("logprobs", "prompt_logprobs"):
+        if data[name] is not None:
+            data[name] = [
+                TokenLogprob(**{**p, "top": [(t, lp) for t, lp in p["top"]]}) for p in data[name]
+            ]
     if data["finish_reason"] is not None:
         data["finish_reason"] = FinishReason(data["finish_reason"])
     return RequestOutput(**{**data, "speculation": SpecReceipt(**data["speculation"])})

@@ -41,10 +41,15 @@ class SamplingParams:
     logit_bias: token id -> addend, in [-100, 100].
     logprobs: None, or how many alternatives a token is reported with (0 to 20), in nats of the
         model's own distribution (before temperature, penalties and bias).
-    max_tokens: most tokens generated; None runs to the end of the context.
-    min_tokens: end-of-sequence and stop tokens cannot be chosen before this many tokens.
+    prompt_logprobs: the same for the prompt's tokens, from the second on; they come with the first
+        output, and nothing is taken from the prefix cache.
+    max_tokens: most tokens generated; None runs to the end of the context; 0 computes the prompt.
+    min_tokens: end-of-sequence and stop tokens cannot be chosen before this many tokens, and no
+        stop string ends among them.
     stop: strings that end the text (not part of it); matched on text, in the client.
     stop_token_ids: further tokens that end it.
+    include_stop: what ended the text, stop string or stop token, is part of it.
+    skip_special_tokens: special tokens have no text.
     ignore_eos: keep going past the model's end-of-sequence tokens.
     """
 
@@ -58,10 +63,13 @@ class SamplingParams:
     repetition_penalty: float = 1.0
     logit_bias: dict[int, float] = field(default_factory=dict)
     logprobs: int | None = None
+    prompt_logprobs: int | None = None
     max_tokens: int | None = None
     min_tokens: int = 0
     stop: tuple[str, ...] = ()
     stop_token_ids: tuple[int, ...] = ()
+    include_stop: bool = False
+    skip_special_tokens: bool = True
     ignore_eos: bool = False
 
     def __post_init__(self) -> None:
@@ -78,9 +86,11 @@ class SamplingParams:
             _in_range("logit_bias", bias, -100.0, 100.0)
         if self.logprobs is not None:
             _in_range("logprobs", self.logprobs, 0, MAX_LOGPROBS)
-        if self.max_tokens is not None:
-            _in_range("max_tokens", self.max_tokens, 1, 2**31)
-        _in_range("min_tokens", self.min_tokens, 0, self.max_tokens or 2**31)
+        if self.prompt_logprobs is not None:
+            _in_range("prompt_logprobs", self.prompt_logprobs, 0, MAX_LOGPROBS)
+        most = 2**31 if self.max_tokens is None else self.max_tokens
+        _in_range("max_tokens", most, 0, 2**31)
+        _in_range("min_tokens", self.min_tokens, 0, most)
 
     @property
     def greedy(self) -> bool:
@@ -129,6 +139,7 @@ class Request:
     drafters: source -> whether it drafts, where the request asks for other than the engine's own.
     prediction: tokens the output is expected to have, or empty.
     priority: smaller runs first; equal priorities in order of arrival.
+    cache_salt: cached KV is shared between requests of the same salt alone.
     grammar: what the output must match, or None.
     """
 
@@ -140,16 +151,21 @@ class Request:
     drafters: dict[str, bool] = field(default_factory=dict)
     prediction: list[int] = field(default_factory=list)
     priority: int = 0
+    cache_salt: str = ""
     grammar: Grammar | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class TokenLogprob:
-    """A chosen token's log-probability in nats and its likeliest alternatives, best first."""
+    """A token's log-probability in nats and the likeliest in its place, best first.
+
+    rank: 1 for the likeliest; tokens as likely as it count as less likely.
+    """
 
     token_id: int
     logprob: float
     top: list[tuple[int, float]]
+    rank: int
 
 
 @dataclass(slots=True)
@@ -194,8 +210,9 @@ class RequestOutput:
 
     token_ids: the new tokens. text: their text, filled in by the client: what is certain so
     far, so it can lag behind the tokens by an incomplete character or a possible stop string.
-    logprobs: one entry a token where asked for. stop_reason: the stop string or stop token id
-    that ended it, None for the end-of-sequence token.
+    logprobs: one entry a token where asked for. prompt_logprobs: with the first output, where
+    asked for, an entry for every token of the prompt but its first.
+    stop_reason: the stop string or stop token id that ended it, None for the end-of-sequence token.
     num_cached_tokens: prompt tokens whose KV came from the prefix cache.
     """
 
@@ -203,6 +220,7 @@ class RequestOutput:
     token_ids: list[int]
     text: str = ""
     logprobs: list[TokenLogprob] | None = None
+    prompt_logprobs: list[TokenLogprob] | None = None
     finish_reason: FinishReason | None = None
     stop_reason: str | int | None = None
     num_prompt_tokens: int = 0

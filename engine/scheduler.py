@@ -12,8 +12,8 @@ from bisect import insort
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from engine.cache.block_pool import BlockPool
-from engine.cache.prefix import ROOT, hash_block, longest_cached_prefix
+from engine.cache.block_pool import BlockHash, BlockPool
+from engine.cache.prefix import block_hashes, hash_block, longest_cached_prefix
 from engine.config import EngineConfig
 from engine.errors import EngineOverloaded
 from engine.sequence import Sequence, SequenceStatus
@@ -98,8 +98,14 @@ class Scheduler:
             else:
                 scheduled.append(item)
                 budget -= item.num_rows
-        while self.waiting and budget > 0 and len(self.running) < self.config.max_num_seqs:
-            admitted = self._admit(self.waiting[0], budget, decoding + 1)
+        for sequence in list(self.waiting):
+            if budget < 1 or len(self.running) >= self.config.max_num_seqs:
+                break
+            hashes = self._full_block_hashes(sequence)
+            cached = longest_cached_prefix(self.pool, hashes)
+            if self._is_being_computed(hashes, len(cached)):
+                continue
+            admitted = self._admit(sequence, hashes, cached, budget, decoding + 1)
             if admitted is None:
                 break
             scheduled.append(admitted)
@@ -114,7 +120,7 @@ class Scheduler:
         size = self.config.block_size
         hashes = sequence.block_hashes
         for index in range(len(hashes), sequence.num_computed_tokens // size):
-            parent = hashes[-1] if hashes else ROOT
+            parent = hashes[-1] if hashes else sequence.cache_root
             block = sequence.token_ids[index * size : (index + 1) * size]
             hashes.append(hash_block(parent, block))
         first = (sequence.num_computed_tokens - num_tokens) // size
@@ -132,19 +138,26 @@ class Scheduler:
         for sequence in self.waiting:
             assert not sequence.block_table, "a waiting sequence holds blocks"
 
-    def _admit(self, sequence: Sequence, budget: int, decoding: int) -> Scheduled | None:
-        """Start the first waiting sequence, on top of the longest prefix the cache holds."""
-        cached = self._cached_blocks(sequence)
+    def _admit(
+        self,
+        sequence: Sequence,
+        hashes: list[BlockHash],
+        cached: list[int],
+        budget: int,
+        decoding: int,
+    ) -> Scheduled | None:
+        """Start a waiting sequence on top of what the cache holds; None if blocks are lacking."""
         self.pool.touch(cached)
         size = self.config.block_size
         sequence.block_table = list(cached)
+        sequence.block_hashes = hashes[: len(cached)]
         sequence.num_computed_tokens = len(cached) * size
         item = self._fit(sequence, budget, decoding)
         if not self._reserve(item):
             self.pool.free(sequence.block_table)
             sequence.forget_kv()
             return None
-        self.waiting.pop(0)
+        self.waiting.remove(sequence)
         self.running.append(sequence)
         sequence.status = SequenceStatus.RUNNING
         if sequence.num_generated == 0:
@@ -153,18 +166,28 @@ class Scheduler:
             self.prefix_hits += sequence.num_cached_tokens
         return item
 
-    def _cached_blocks(self, sequence: Sequence) -> list[int]:
-        """Committed blocks of an equal beginning; at least the last token is always computed."""
-        if not self.config.prefix_caching:
-            return []
-        size = self.config.block_size
-        hashes: list[bytes] = []
-        for start in range(0, (len(sequence.token_ids) - 1) // size * size, size):
-            parent = hashes[-1] if hashes else ROOT
-            hashes.append(hash_block(parent, sequence.token_ids[start : start + size]))
-        cached = longest_cached_prefix(self.pool, hashes)
-        sequence.block_hashes = hashes[: len(cached)]
-        return cached
+    def _full_block_hashes(self, sequence: Sequence) -> list[BlockHash]:
+        """Of the blocks that may be taken from the cache; kept while it waits."""
+        if self.config.prefix_caching and not sequence.to_compute:
+            tokens = sequence.token_ids[: sequence.num_sharable]
+            size = self.config.block_size
+            sequence.to_compute = block_hashes(tokens, size, sequence.cache_root)
+        return sequence.to_compute
+
+    def _is_being_computed(self, hashes: list[BlockHash], num_cached: int) -> bool:
+        """Whether a running sequence is about to compute the first block that is not cached.
+
+        So the choices of one request, and prompts that begin alike and come together, compute
+        their common beginning once: the others wait for it as long as they would compute it.
+        """
+        if num_cached == len(hashes):
+            return False
+        block_hash = hashes[num_cached]
+        return any(
+            len(other.block_hashes) <= num_cached < len(other.to_compute)
+            and other.to_compute[num_cached] == block_hash
+            for other in self.running
+        )
 
     def _fit(self, sequence: Sequence, budget: int, decoding: int) -> Scheduled:
         """As many rows as the budget allows; a tree that does not fit shrinks to its root."""

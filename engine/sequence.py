@@ -7,8 +7,9 @@ from dataclasses import dataclass, field
 from enum import Enum, auto
 
 from engine.adapter_registry import LoadedAdapter
+from engine.cache.prefix import ROOT, root_of
 from engine.grammar.constraint import Constraint
-from engine.request import FinishReason, Request, SpecReceipt
+from engine.request import FinishReason, Request, SpecReceipt, TokenLogprob
 from engine.sampling.sampler import Key
 from engine.speculation.drafter import Chain, Drafter
 from engine.speculation.tree import MAX_ROWS, DraftTree
@@ -30,6 +31,9 @@ class Sequence:
     token_ids: prompt and output. num_computed_tokens: how many of them have committed KV;
         decoding leaves exactly the last one out: it is the root of the next step.
     block_table: KV blocks, in order. block_hashes: of its full blocks, as far as computed.
+    to_compute: hashes of the full blocks it begins with, known before they are computed, so that
+        others may wait for them. cache_root: parent of the first.
+    prompt_logprobs: as far as computed, where they were asked for.
     draft: the next tree, if anything was drafted for it.
     adapter: the one that drafts, None for none; trust: in what it says of this request.
     drafters: other sources of drafts.
@@ -50,6 +54,9 @@ class Sequence:
     num_cached_tokens: int = 0
     block_table: list[int] = field(default_factory=list)
     block_hashes: list[bytes] = field(default_factory=list)
+    to_compute: list[bytes] = field(default_factory=list)
+    cache_root: bytes = ROOT
+    prompt_logprobs: list[TokenLogprob] = field(default_factory=list)
     draft: DraftTree | None = None
     status: SequenceStatus = SequenceStatus.WAITING
     finish_reason: FinishReason | None = None
@@ -59,11 +66,23 @@ class Sequence:
     def __post_init__(self) -> None:
         self.token_ids = list(self.request.token_ids)
         self.num_prompt_tokens = len(self.token_ids)
+        self.cache_root = root_of(self.request.cache_salt)
 
     @property
     def num_uncomputed(self) -> int:
         """Tokens without KV: the rows a forward must run at least to choose the next token."""
         return len(self.token_ids) - self.num_computed_tokens
+
+    @property
+    def num_sharable(self) -> int:
+        """Tokens whose KV may come from the cache: the last one is always computed, and so is
+        every token of the prompt whose successor's log-probability is still wanted.
+        """
+        whole = len(self.token_ids) - 1
+        if self.request.sampling.prompt_logprobs is None:
+            return whole
+        done = len(self.prompt_logprobs)
+        return whole if done == self.num_prompt_tokens - 1 else done
 
     @property
     def output_ids(self) -> list[int]:
@@ -100,7 +119,7 @@ class Sequence:
 
     def forget_kv(self) -> None:
         """Give up the KV: everything is computed again when the sequence is scheduled next."""
-        self.block_table = []
+        self.block_table, self.to_compute = [], []
         self.num_computed_tokens = 0
         self.draft = None
         self.status = SequenceStatus.WAITING

@@ -86,16 +86,19 @@ class EngineStats:
 
 
 class PhaseClock:
-    """Adds the time since it was last asked to a phase."""
+    """Adds the time since it was last asked to a phase. total: of all phases of this clock."""
 
     def __init__(self, seconds: dict[str, float]) -> None:
-        self._seconds, self._last = seconds, time.perf_counter()
+        self._seconds, self._last, self.total = seconds, time.perf_counter(), 0.0
 
-    def ended(self, phase: str) -> None:
-        """`phase` has taken all time since the phase before it, or since the clock was made."""
+    def ended(self, phase: str) -> float:
+        """Seconds since the phase before `phase` ended, or since the clock was made."""
         now = time.perf_counter()
-        self._seconds[phase] += now - self._last
+        seconds = now - self._last
+        self._seconds[phase] += seconds
+        self.total += seconds
         self._last = now
+        return seconds
 
 
 def _grow(counts: list[int], length: int) -> None:

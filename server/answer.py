@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncGenerator
 from typing import Any, Protocol
 
@@ -11,6 +12,7 @@ from starlette.responses import Response
 from server.context import record_of
 from server.generation import IndexedOutputs
 from server.logging import RequestRecord
+from server.serving import serving_of
 from server.sse import ClientDisconnected, Event, EventStream, until_disconnect
 from server.wire import json_response
 
@@ -33,7 +35,8 @@ class Reply(Protocol):
 async def answer(request: Request, reply: Reply, outputs: IndexedOutputs, stream: bool) -> Response:
     """The response; a client that leaves ends the generation at once.
 
-    A stream begins with the first event, so that errors before it have their own status.
+    A stream begins with the first event, so that errors before it have their own status; where
+    that takes long, as when a long prompt is computed, with a comment that keeps proxies waiting.
     """
     record = record_of(request)
     record.stream = stream
@@ -41,11 +44,24 @@ async def answer(request: Request, reply: Reply, outputs: IndexedOutputs, stream
         if not stream:
             return json_response(await until_disconnect(request.receive, reply.collect(outputs)))
         events = _noting_abort(reply.events(outputs), record)
-        first = await until_disconnect(request.receive, anext(events))
-        return EventStream(first, events)
+        seconds = serving_of(request).config.keep_alive_seconds
+        first = asyncio.ensure_future(anext(events))
+        try:
+            await until_disconnect(request.receive, _at_most(first, seconds))
+        except ClientDisconnected:
+            first.cancel()
+            await asyncio.gather(first, return_exceptions=True)
+            raise
+        if first.done():
+            first.result()  # raises what became of it
+        return EventStream(first, events, seconds)
     except ClientDisconnected:
         record.client_aborted = True
         return Response(status_code=CLIENT_CLOSED_REQUEST)
+
+
+async def _at_most(work: asyncio.Future[Event], seconds: float) -> None:
+    await asyncio.wait((work,), timeout=seconds)
 
 
 async def _noting_abort(

@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 from importlib.metadata import version
 
 from fastapi import FastAPI
+from starlette.routing import Route
 
 from server import errors
 from server.auth import AuthMiddleware
@@ -14,8 +15,15 @@ from server.client import Client
 from server.config import ServerConfig
 from server.context import ContextMiddleware
 from server.limits import BodyLimitMiddleware, InFlightMiddleware
-from server.routes import adapters, chat, completions, models, operations
+from server.openapi import ERRORS
+from server.paths import PathMiddleware
+from server.routes import adapters, chat, completions, models, operations, tokens
 from server.serving import Serving
+
+ROUTERS = [module.router for module in (chat, completions, models, tokens, adapters, operations)]
+
+PATHS = [route.path for router in ROUTERS for route in router.routes if isinstance(route, Route)]
+"""Of all of them; a request may leave the /v1 out, or put it before."""
 
 
 def create_app(config: ServerConfig, client: Client) -> FastAPI:
@@ -37,6 +45,7 @@ def create_app(config: ServerConfig, client: Client) -> FastAPI:
     app.add_middleware(BodyLimitMiddleware, max_bytes=config.max_body_bytes)
     app.add_middleware(AuthMiddleware, keys=config.api_keys, admin_key=config.admin_key)
     app.add_middleware(ContextMiddleware)
-    for routes in (chat, completions, models, adapters, operations):
-        app.include_router(routes.router)
+    app.add_middleware(PathMiddleware, paths=PATHS)
+    for router in ROUTERS:
+        app.include_router(router, responses=ERRORS)
     return app

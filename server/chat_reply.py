@@ -2,16 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from typing import Any
 
-from engine.request import FinishReason, RequestOutput
+from engine.request import RequestOutput
+from server.choice import Choice
+from server.extras import Extras
 from server.generation import IndexedOutputs, Job, Tally
 from server.logprobs import TokenTexts
+from server.pieces import (
+    CallArguments,
+    CallEnded,
+    CallStarted,
+    Gathered,
+    Piece,
+    Reasoning,
+    Text,
+)
 from server.schemas.chat import ChatCompletionRequest
 from server.sse import Event
-from server.tool_calls.base import ToolCall
 from server.tool_calls.hermes import HermesParser
 
 
@@ -22,18 +32,26 @@ class ChatReply:
         self, body: ChatCompletionRequest, job: Job, tally: Tally, texts: TokenTexts
     ) -> None:
         self._body, self._job, self._tally = body, job, tally
-        self._choices = [_Choice(body, texts) for _ in job.requests]
+        self._extras = Extras(body, job, tally, texts)
+        self._with_logprobs = body.num_logprobs is not None
+        self._choices = [
+            Choice(
+                HermesParser() if body.uses_tools else None,
+                texts if self._with_logprobs else None,
+            )
+            for _ in job.requests
+        ]
 
     async def collect(self, outputs: IndexedOutputs) -> dict[str, Any]:
         """The whole response, once all choices have ended."""
         async with aclosing(outputs):
             async for index, output in outputs:
                 self._choices[index].add(output)
+                self._extras.note(index, output)
         return {
             **self._job.header("chat.completion"),
-            "choices": [
-                {"index": index, **choice.whole()} for index, choice in enumerate(self._choices)
-            ],
+            **self._extras.of_prompt(0),
+            "choices": [self._whole(index, choice) for index, choice in enumerate(self._choices)],
             "usage": self._tally.usage(),
             "metrics": self._tally.metrics(),
         }
@@ -48,10 +66,11 @@ class ChatReply:
                     # Only now: an error before the first output is a plain HTTP error.
                     started = True
                     for number in range(len(self._choices)):
-                        yield self._chunk(number, {"role": "assistant", "content": ""})
+                        first = self._chunk(number, {"role": "assistant", "content": ""})
+                        yield first if number else {**first, **self._extras.of_prompt(0)}
                 choice = self._choices[index]
-                for delta, logprobs in choice.deltas(output):
-                    yield self._chunk(index, delta, logprobs)
+                for event in self._chunks(index, choice, output):
+                    yield event
                 if output.finish_reason is not None:
                     running -= 1
                     yield self._last_chunk(index, choice, last_of_all=not running)
@@ -63,14 +82,40 @@ class ChatReply:
                 "metrics": self._tally.metrics(),
             }
 
-    def _chunk(
-        self, index: int, delta: dict[str, Any], logprobs: dict[str, Any] | None = None
-    ) -> Event:
-        choice = {"index": index, "delta": delta, "logprobs": logprobs, "finish_reason": None}
-        event = {**self._job.header("chat.completion.chunk"), "choices": [choice]}
-        return {**event, "usage": None} if self._body.include_usage else event
+    def _whole(self, index: int, choice: Choice) -> dict[str, Any]:
+        return {
+            "index": index,
+            "message": _message(choice.said),
+            "logprobs": self._logprobs(choice.logprobs),
+            "finish_reason": choice.finish_reason,
+            "stop_reason": choice.stop_reason,
+            **self._extras.of_choice(index),
+        }
 
-    def _last_chunk(self, index: int, choice: _Choice, last_of_all: bool) -> Event:
+    def _chunks(self, index: int, choice: Choice, output: RequestOutput) -> list[Event]:
+        """One output as chunks; the first of them tells of its tokens."""
+        known = len(choice.logprobs)
+        deltas = [delta for piece in choice.add(output) if (delta := _delta(piece)) is not None]
+        entries = choice.logprobs[known:]
+        more = self._extras.of_chunk(output) if output.token_ids else {}
+        if (entries or more) and not deltas:
+            deltas = [{"content": ""}]
+        if entries:
+            more["logprobs"] = self._logprobs(entries)
+        return [
+            self._chunk(index, delta, **({} if place else more))
+            for place, delta in enumerate(deltas)
+        ]
+
+    def _logprobs(self, entries: list[dict[str, Any]]) -> dict[str, Any] | None:
+        return {"content": entries, "refusal": None} if self._with_logprobs else None
+
+    def _chunk(self, index: int, delta: dict[str, Any], **more: Any) -> Event:
+        choice = {"index": index, "delta": delta, "logprobs": None, "finish_reason": None, **more}
+        event = {**self._job.header("chat.completion.chunk"), "choices": [choice]}
+        return {**event, **self._extras.counts()}
+
+    def _last_chunk(self, index: int, choice: Choice, last_of_all: bool) -> Event:
         event = self._chunk(index, {})
         event["choices"][0] |= {
             "finish_reason": choice.finish_reason,
@@ -81,70 +126,31 @@ class ChatReply:
         return event
 
 
-class _Choice:
-    """One answer as it grows: its text, its calls, its log-probabilities."""
+def _delta(piece: Piece) -> dict[str, Any] | None:
+    match piece:
+        case Text(text):
+            return {"content": text}
+        case Reasoning(text):
+            # vLLM renamed the field that others kept: clients look for either.
+            return {"reasoning_content": text, "reasoning": text}
+        case CallStarted(index, id, name):
+            function = {"name": name, "arguments": ""}
+            call = {"index": index, "id": id, "type": "function", "function": function}
+            return {"tool_calls": [call]}
+        case CallArguments(index, text):
+            return {"tool_calls": [{"index": index, "function": {"arguments": text}}]}
+        case CallEnded():
+            return None
 
-    def __init__(self, body: ChatCompletionRequest, texts: TokenTexts) -> None:
-        self._parser = HermesParser() if body.uses_tools else None
-        self._texts, self._with_logprobs = texts, body.num_logprobs is not None
-        self._content: list[str] = []
-        self._calls: list[ToolCall] = []
-        self._logprobs: list[dict[str, Any]] = []
-        self._finish: FinishReason | None = None
-        self.stop_reason: str | int | None = None
 
-    def add(self, output: RequestOutput) -> tuple[Sequence[str | ToolCall], dict[str, Any] | None]:
-        """Take one output; its certain text and calls, and its tokens' log-probabilities."""
-        self._finish, self.stop_reason = output.finish_reason, output.stop_reason
-        pieces: list[str | ToolCall] = [output.text] if output.text else []
-        if self._parser is not None:
-            pieces = self._parser.feed(output.text)
-            if output.finish_reason is not None:
-                pieces += self._parser.finish()
-        self._content += [piece for piece in pieces if isinstance(piece, str)]
-        self._calls += [piece for piece in pieces if isinstance(piece, ToolCall)]
-        if not output.logprobs:
-            return pieces, None
-        entries = self._texts.chat(output.logprobs)
-        self._logprobs += entries
-        return pieces, {"content": entries, "refusal": None}
-
-    def deltas(self, output: RequestOutput) -> list[tuple[dict[str, Any], dict[str, Any] | None]]:
-        """One output as deltas of chunks; the first of them carries the log-probabilities."""
-        number = len(self._calls)
-        pieces, logprobs = self.add(output)
-        deltas: list[dict[str, Any]] = []
-        for piece in pieces:
-            if isinstance(piece, str):
-                deltas.append({"content": piece})
-            else:
-                deltas.append({"tool_calls": [{"index": number, **piece.as_dict()}]})
-                number += 1
-        if logprobs is not None and not deltas:
-            deltas.append({"content": ""})
-        return [(delta, None if place else logprobs) for place, delta in enumerate(deltas)]
-
-    @property
-    def finish_reason(self) -> str | None:
-        """How it ended, as OpenAI words it."""
-        if self._calls and self._finish is FinishReason.STOP:
-            return "tool_calls"
-        return None if self._finish is None else self._finish.value
-
-    def whole(self) -> dict[str, Any]:
-        """The choice once it has ended."""
-        text = "".join(self._content)
-        message: dict[str, Any] = {
-            "role": "assistant",
-            "content": None if self._calls and not text else text,
-            "refusal": None,
-        }
-        if self._calls:
-            message["tool_calls"] = [call.as_dict() for call in self._calls]
-        logprobs = {"content": self._logprobs, "refusal": None} if self._with_logprobs else None
-        return {
-            "message": message,
-            "logprobs": logprobs,
-            "finish_reason": self.finish_reason,
-            "stop_reason": self.stop_reason,
-        }
+def _message(said: Gathered) -> dict[str, Any]:
+    message: dict[str, Any] = {
+        "role": "assistant",
+        "content": None if said.calls and not said.text else said.text,
+        "refusal": None,
+    }
+    if said.reasoning:
+        message |= {"reasoning_content": said.reasoning, "reasoning": said.reasoning}
+    if said.calls:
+        message["tool_calls"] = [call.as_dict() for call in said.calls]
+    return message

@@ -13,21 +13,31 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import jinja2
+from jinja2 import meta
 from jinja2.ext import loopcontrols
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from engine.errors import UnsupportedModel
 from server.errors import invalid
 
+_OURS = {"messages", "tools", "add_generation_prompt", "documents"}
+# As in transformers: it ends with a space, to see whether the template strips contents.
+_END = "\u2402continue here "
 SPECIAL_TOKENS = ("bos_token", "eos_token", "unk_token", "pad_token")
 
 
 class ChatTemplate:
-    """A model's template and the special tokens it may name."""
+    """A model's template and the special tokens it may name.
+
+    variables: what the template reads besides the conversation; a request may give them.
+    """
 
     def __init__(self, source: str, special_tokens: Mapping[str, str] | None = None) -> None:
         self._special_tokens = dict(special_tokens or {})
-        self._template = _environment().from_string(source)
+        environment = _environment()
+        self._template = environment.from_string(source)
+        named = meta.find_undeclared_variables(environment.parse(source))
+        self.variables = named - _OURS - set(SPECIAL_TOKENS) - set(environment.globals)
 
     @classmethod
     def load(cls, folder: Path) -> ChatTemplate | None:
@@ -54,22 +64,45 @@ class ChatTemplate:
         self,
         messages: Sequence[Mapping[str, Any]],
         tools: Sequence[Mapping[str, Any]] | None = None,
+        begins_answer: bool = True,
+        continues: bool = False,
+        variables: Mapping[str, Any] | None = None,
     ) -> str:
-        """The prompt of a conversation, up to where the assistant's answer begins.
+        """The prompt of a conversation.
 
-        Raises the 400 of the messages the template refuses.
+        begins_answer: with what begins an assistant's answer behind it. continues: it ends within
+        the last message, where that one's content does. variables: of `self.variables`.
+        Raises the 400 of variables the template does not read, of messages it refuses.
         """
+        for name in variables or {}:
+            if name not in self.variables:
+                raise invalid(
+                    f"The model's chat template reads no '{name}'.", f"chat_template_kwargs.{name}"
+                )
+        prepared = [_prepared(message) for message in messages]
+        if continues:
+            prepared[-1]["content"] += _END
         try:
-            return self._template.render(
-                messages=[_prepared(message) for message in messages],
+            text = self._template.render(
+                **(variables or {}),
+                messages=prepared,
                 tools=list(tools) if tools else None,
-                add_generation_prompt=True,
+                add_generation_prompt=begins_answer,
                 **self._special_tokens,
             )
-        except (jinja2.TemplateError, TypeError, ValueError, RecursionError) as error:
+        except Exception as error:  # whatever the messages make it trip over
             raise invalid(
                 f"The model's chat template refused these messages: {error}", "messages"
             ) from error
+        return _until_end(text) if continues else text
+
+
+def _until_end(text: str) -> str:
+    """What precedes the mark; without spaces where the template takes them off a content's end."""
+    before, mark, after = text.rpartition(_END.rstrip())
+    if not mark:
+        raise invalid("The model's chat template changes the last message.", "messages")
+    return before if after.startswith(" ") else before.rstrip()
 
 
 def _environment() -> ImmutableSandboxedEnvironment:

@@ -25,6 +25,7 @@ class ServerConfig:
     max_body_bytes: bytes of a request's body.
     max_concurrent_requests: requests served at once; further ones get 429.
     drain_seconds: seconds that running requests get to end in after SIGTERM.
+    keep_alive_seconds: seconds that a stream may be silent before a comment is sent in it.
     stall_seconds: seconds without a sign of life after which the engine counts as hung.
     """
 
@@ -39,6 +40,7 @@ class ServerConfig:
     max_body_bytes: int = 4 * MIB
     max_concurrent_requests: int = 256
     drain_seconds: int = 30
+    keep_alive_seconds: float = 15.0
     stall_seconds: float = 60.0
 
     @property

@@ -1,4 +1,4 @@
-"""The outermost middleware: a request's id, its record, and the answer to what nobody foresaw."""
+"""A request's id, its record, every answer's headers, and the answer to what nobody foresaw."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from server.errors import as_api_error
 from server.logging import RequestRecord
+from server.warnings import HEADER as WARNING_HEADER
+from server.warnings import warning_of
 
 _RECORD = "bita.record"
 _ACCEPTABLE_ID = re.compile(r"[A-Za-z0-9._:/+=@-]{1,128}")
@@ -32,7 +34,11 @@ class ContextMiddleware:
         async def send_with_id(message: Message) -> None:
             if message["type"] == "http.response.start":
                 record.status = message["status"]
-                MutableHeaders(scope=message)["x-request-id"] = record.request_id
+                headers = MutableHeaders(scope=message)
+                headers["x-request-id"] = record.request_id
+                headers["openai-processing-ms"] = str(record.elapsed_ms)
+                if warning := warning_of(scope):
+                    headers[WARNING_HEADER] = warning
             await send(message)
 
         try:

@@ -40,6 +40,10 @@ _CODES = {
 }
 
 
+MAX_MESSAGE, MAX_PARAM = 1000, 200
+"""Characters: what a client sends does not come back at any length."""
+
+
 @dataclass
 class ApiError(Exception):
     """An error as it goes over the wire."""
@@ -55,9 +59,9 @@ class ApiError(Exception):
         """The body of the answer, or the data of an event in a stream."""
         return {
             "error": {
-                "message": self.message,
+                "message": _bounded(self.message, MAX_MESSAGE),
                 "type": self.type,
-                "param": self.param,
+                "param": None if self.param is None else _bounded(self.param, MAX_PARAM),
                 "code": self.code,
             }
         }
@@ -134,6 +138,10 @@ def install(app: FastAPI) -> None:
         app.add_exception_handler(kind, handle)
     app.add_exception_handler(RequestValidationError, handle)
     app.add_exception_handler(HTTPException, handle)
+
+
+def _bounded(text: str, most: int) -> str:
+    return text if len(text) <= most else f"{text[:most]}..."
 
 
 def _retry_after(seconds: float) -> dict[str, str]:

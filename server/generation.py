@@ -10,7 +10,7 @@ from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any, TypeAlias, cast
 
-from engine.errors import EngineDead
+from engine.errors import EngineDead, RequestError
 from engine.request import FinishReason, Grammar, Request, RequestOutput, SpecReceipt
 from engine.speculation.prediction import Alignment
 from server.logging import RequestRecord
@@ -26,7 +26,8 @@ class Job:
     """What is generated for one HTTP request.
 
     requests: an engine request a choice; those of one prompt follow each other, `num_choices` of
-    them. completion_id, created, model, fingerprint: as answered.
+    them. completion_id, created, model, fingerprint, tier: as answered. prompt_field: what the
+    HTTP request calls the prompt.
     """
 
     completion_id: str
@@ -35,16 +36,19 @@ class Job:
     fingerprint: str
     num_choices: int
     requests: list[Request]
+    prompt_field: str = "prompt"
+    tier: str | None = None
 
     def header(self, kind: str) -> dict[str, Any]:
         """The keys every answer and every chunk of it begins with."""
-        return {
+        header = {
             "id": self.completion_id,
             "object": kind,
             "created": self.created,
             "model": self.model,
             "system_fingerprint": self.fingerprint,
         }
+        return header if self.tier is None else {**header, "service_tier": self.tier}
 
 
 def plan(
@@ -57,6 +61,7 @@ def plan(
     logprobs: int | None,
     prediction: list[int] | None = None,
     grammar: Grammar | None = None,
+    prompt_field: str = "prompt",
 ) -> Job:
     """The engine requests of `body` for these prompts.
 
@@ -79,12 +84,21 @@ def plan(
             speculation=speculation.enabled,
             drafters=speculation.drafters,
             prediction=prediction or [],
+            priority=body.order,
+            cache_salt=body.cache_salt or "",
             grammar=grammar,
         )
         for index, (prompt, sampling) in enumerate(choices)
     ]
     return Job(
-        completion_id, int(time.time()), body.model, info.fingerprint, len(samplings), requests
+        completion_id,
+        int(time.time()),
+        body.model,
+        info.fingerprint,
+        len(samplings),
+        requests,
+        prompt_field,
+        body.tier,
     )
 
 
@@ -173,12 +187,17 @@ async def run(serving: Serving, job: Job, tally: Tally) -> IndexedOutputs:
         )
         for request in job.requests
     ]
-    async with aclosing(_merge(streams)) as outputs:
-        async for index, output in outputs:
-            if output.finish_reason is FinishReason.ABORT:
-                raise EngineDead("the engine ended the request")
-            tally.add(index, output)
-            yield index, output
+    try:
+        async with aclosing(_merge(streams)) as outputs:
+            async for index, output in outputs:
+                if output.finish_reason is FinishReason.ABORT:
+                    raise EngineDead("the engine ended the request")
+                tally.add(index, output)
+                yield index, output
+    except RequestError as error:
+        if error.field == "prompt":
+            error.field = job.prompt_field
+        raise
 
 
 async def _merge(streams: Sequence[AsyncGenerator[RequestOutput, None]]) -> IndexedOutputs:

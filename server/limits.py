@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from starlette.datastructures import Headers
-from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from server.errors import ApiError, overloaded
@@ -21,9 +20,7 @@ class BodyLimitMiddleware:
             return
         told = Headers(scope=scope).get("content-length", "0")
         if told.isdecimal() and int(told) > self._max_bytes:
-            await ApiError(413, self._message, code="body_too_large").response()(
-                scope, receive, send
-            )
+            await self._too_large.response()(scope, receive, send)
             return
         read = 0
 
@@ -32,15 +29,15 @@ class BodyLimitMiddleware:
             message = await receive()
             read += len(message.get("body", b""))
             if read > self._max_bytes:
-                # The one exception FastAPI lets through while it reads a body.
-                raise HTTPException(413, self._message)
+                raise self._too_large
             return message
 
         await self._app(scope, limited, send)
 
     @property
-    def _message(self) -> str:
-        return f"The body is larger than the {self._max_bytes} bytes this server takes."
+    def _too_large(self) -> ApiError:
+        message = f"The body is larger than the {self._max_bytes} bytes this server takes."
+        return ApiError(413, message, code="body_too_large")
 
 
 class InFlightMiddleware:

@@ -41,6 +41,11 @@ class RequestRecord:
     finish_reasons: list[str] = field(default_factory=list)
     client_aborted: bool = False
 
+    @property
+    def elapsed_ms(self) -> int:
+        """Milliseconds since it arrived."""
+        return round((time.perf_counter() - self.arrived) * 1000)
+
     def saw_token(self) -> None:
         """Note the time of the first token."""
         if self.ttft_s is None:

@@ -61,28 +61,56 @@ class TokenTexts:
             for entry in entries
         ]
 
-    def completion(self, entries: Sequence[TokenLogprob], offset: int) -> dict[str, Any]:
-        """The parallel lists of a text choice's logprobs; its text so far has `offset` chars."""
-        tokens = [self.text(entry.token_id)[0] for entry in entries]
+    def completion(
+        self, entries: Sequence[TokenLogprob], offset: int, top: int, first: int | None = None
+    ) -> dict[str, Any]:
+        """The parallel lists of a text choice's logprobs; its text so far has `offset` chars.
+
+        top: alternatives of each token, which is listed beside them if it is not among them.
+        first: the token before them, the first of an echoed prompt, which nothing foretells.
+        """
+        ids = [*([] if first is None else [first]), *(entry.token_id for entry in entries)]
+        tokens = [self.text(token_id)[0] for token_id in ids]
         offsets = []
         for token in tokens:
             offsets.append(offset)
             offset += len(token)
+        untold: list[None] = [None] * (len(ids) - len(entries))
         return {
             "tokens": tokens,
-            "token_logprobs": [_finite(entry.logprob) for entry in entries],
-            "top_logprobs": [self._by_text(entry.top) for entry in entries],
+            "token_logprobs": [*untold, *(_finite(entry.logprob) for entry in entries)],
+            "top_logprobs": [*untold, *(self._by_text(entry, top) for entry in entries)],
             "text_offset": offsets,
         }
+
+    def prompt(
+        self, entries: Sequence[TokenLogprob], token_ids: Sequence[int], top: int
+    ) -> list[dict[str, Any] | None]:
+        """vLLM's `prompt_logprobs`: token id -> entry, for each of `token_ids` but the first."""
+        report: list[dict[str, Any] | None] = [None]
+        for entry in entries:
+            ranked = [(*pair, rank) for rank, pair in enumerate(entry.top[:top], start=1)]
+            ranked.append((entry.token_id, entry.logprob, entry.rank))
+            report.append(
+                {
+                    str(token_id): {
+                        "logprob": _finite(logprob),
+                        "rank": rank,
+                        "decoded_token": self.text(token_id)[0],
+                    }
+                    for token_id, logprob, rank in ranked
+                }
+            )
+        return report[: len(token_ids)]
 
     def _entry(self, token_id: int, logprob: float) -> dict[str, Any]:
         text, utf8 = self.text(token_id)
         return {"token": text, "logprob": _finite(logprob), "bytes": utf8}
 
-    def _by_text(self, top: Sequence[tuple[int, float]]) -> dict[str, float]:
-        """Best first; of tokens that read the same, the likelier stays."""
+    def _by_text(self, entry: TokenLogprob, top: int) -> dict[str, float]:
+        """Best first, then the token itself; of tokens that read the same, the likelier stays."""
         by_text: dict[str, float] = {}
-        for token_id, logprob in top:
+        for token_id, logprob in (*entry.top[:top], (entry.token_id, entry.logprob)):
             by_text.setdefault(self.text(token_id)[0], _finite(logprob))
         return by_text
 

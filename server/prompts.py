@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 from tokenizers import Tokenizer
 
 from server.errors import invalid
+from server.schemas.chat import Conversation
+from server.serving import Serving
 
 LONG_TEXT = 4096
 
@@ -39,3 +42,37 @@ def check_token_ids(token_ids: list[int], vocab_size: int, param: str) -> None:
                 f"{token_id} in '{param}' is no token id: the model's are below {vocab_size}.",
                 param,
             )
+
+
+async def of_conversation(
+    serving: Serving,
+    body: Conversation,
+    tools: list[dict[str, Any]] | None,
+    special_tokens: bool = False,
+    **variables: Any,
+) -> list[int]:
+    """Token ids of a conversation, by the model's chat template.
+
+    tools: those the model is shown. special_tokens: as in `encode`. variables: given to the
+    template beside the request's `chat_template_kwargs`, each a field of the request; None is not
+    given.
+    Raises the 400 of a model without a template, of messages or fields that its template refuses.
+    """
+    template = serving.template
+    if template is None:
+        raise invalid("This model has no chat template.", "messages", "no_chat_template")
+    given = {name: value for name, value in variables.items() if value is not None}
+    for name in given.keys() - template.variables:
+        raise invalid(
+            f"Unsupported parameter: '{name}'. The model's chat template does not read it.",
+            name,
+            "unsupported_parameter",
+        )
+    text = template.render(
+        body.message_dicts,
+        tools,
+        body.begins_answer,
+        bool(body.continue_final_message),
+        {**(body.chat_template_kwargs or {}), **given},
+    )
+    return await encode(serving.client.tokenizer, text, special_tokens, "messages")

@@ -71,10 +71,11 @@ class Serving:
         return base + [model(name, root) for name in self.client.info.adapters]
 
 
-def _serving(request: Request) -> Serving:
+def serving_of(request: Request) -> Serving:
+    """The parts of the application that serves `request`."""
     serving = request.app.state.serving
     assert isinstance(serving, Serving)
     return serving
 
 
-ServingDep = Annotated[Serving, Depends(_serving)]
+ServingDep = Annotated[Serving, Depends(serving_of)]

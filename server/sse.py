@@ -16,6 +16,7 @@ T = TypeVar("T")
 
 Event = dict[str, Any]
 DONE = b"data: [DONE]\n\n"
+KEEP_ALIVE = b": keep-alive\n\n"
 
 
 class ClientDisconnected(Exception):
@@ -30,14 +31,20 @@ def frame(event: Event) -> bytes:
 class EventStream(Response):
     """`first`, then `rest`, then [DONE]; an error on the way becomes an event before it.
 
+    After `keep_alive_seconds` without an event a comment is sent, which clients skip.
     A client that goes away ends `rest` at once: it is cancelled where it waits, then closed.
     """
 
     media_type = "text/event-stream"
 
-    def __init__(self, first: Event, rest: AsyncGenerator[Event, None]) -> None:
+    def __init__(
+        self,
+        first: asyncio.Future[Event],
+        rest: AsyncGenerator[Event, None],
+        keep_alive_seconds: float,
+    ) -> None:
         self.status_code, self.background, self.body = 200, None, b""
-        self._first, self._rest = first, rest
+        self._first, self._rest, self._seconds = first, rest, keep_alive_seconds
         headers = {"cache-control": "no-cache", "x-accel-buffering": "no"}
         self.raw_headers = [(name.encode(), value.encode()) for name, value in headers.items()]
         self.raw_headers.append((b"content-type", b"text/event-stream; charset=utf-8"))
@@ -48,22 +55,40 @@ class EventStream(Response):
         except (ClientDisconnected, OSError):
             return
         finally:
+            self._first.cancel()
+            await asyncio.gather(self._first, return_exceptions=True)
             await self._rest.aclose()
 
     async def _send_all(self, send: Send) -> None:
         await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
+        sent = asyncio.get_running_loop().time()
 
         async def body(data: bytes, more: bool = True) -> None:
+            nonlocal sent
+            sent = asyncio.get_running_loop().time()
             await send({"type": "http.response.body", "body": data, "more_body": more})
 
-        await body(frame(self._first))
+        async def keep_alive() -> None:
+            if not self._first.done():
+                await body(KEEP_ALIVE)  # this long it has been silent already
+            while True:
+                silent = asyncio.get_running_loop().time() - sent
+                await asyncio.sleep(self._seconds - silent)
+                if asyncio.get_running_loop().time() - sent >= self._seconds:
+                    await body(KEEP_ALIVE)
+
+        keeping = asyncio.ensure_future(keep_alive())
         try:
+            await body(frame(await self._first))
             async for event in self._rest:
                 await body(frame(event))
         except OSError:
             raise
         except Exception as error:
             await body(frame(as_api_error(error).envelope()))
+        finally:
+            keeping.cancel()
+            await asyncio.gather(keeping, return_exceptions=True)
         await body(DONE, more=False)
 
 

@@ -20,6 +20,8 @@ from engine.cache.storage import KVStorage
 
 # A segment of more rows than this is a prefill chunk and not worth padding others to.
 MAX_BATCHED_ROWS = 128
+# Rows of padding times columns that take as long as one more kernel call, on a CPU.
+CALL_COST = 10_000
 
 
 class SdpaStep:
@@ -30,8 +32,7 @@ class SdpaStep:
         self.slots = storage.step_slots(batch.scratch_slots)
         small = [s for s in batch.segments if s.num_rows <= MAX_BATCHED_ROWS]
         groups = [[s] for s in batch.segments if s.num_rows > MAX_BATCHED_ROWS]
-        if small:
-            groups.append(small)
+        groups += _alike(small, storage.block_size)
         self.groups = [_Group(g, batch, storage, num_prompts) for g in groups]
         self.alone = _slots(batch, storage) if batch.num_rows == 1 else None
 
@@ -46,6 +47,25 @@ class SdpaStep:
         for group in self.groups:
             out[group.rows] = group.attend(query[group.rows], self.storage, call)
         return out
+
+
+def _alike(segments: list[Segment], block_size: int) -> list[list[Segment]]:
+    """Groups worth padding to the longest among them, each in the order of the batch.
+
+    One sequence with a long draft tree would otherwise have a full server compute its rows for all.
+    """
+    classes: dict[int, list[Segment]] = {}
+    for segment in segments:
+        classes.setdefault((segment.num_rows - 1).bit_length(), []).append(segment)
+    groups: list[list[Segment]] = []
+    for _, longer in sorted(classes.items()):
+        if groups:
+            longest = max(s.num_rows for s in longer)
+            padding = sum((longest - s.num_rows) * len(s.blocks) * block_size for s in groups[-1])
+            if padding <= CALL_COST:
+                longer = groups.pop() + longer
+        groups.append(longer)
+    return [sorted(group, key=lambda segment: segment.start) for group in groups]
 
 
 def _slots(batch: ForwardBatch, storage: KVStorage) -> Tensor:

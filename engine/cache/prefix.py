@@ -18,6 +18,11 @@ ROOT: BlockHash = bytes(_HASH_BYTES)
 """Parent of a text's first block."""
 
 
+def root_of(salt: str) -> BlockHash:
+    """Parent of the first block of a text that shares KV with texts of the same salt alone."""
+    return blake2b(salt.encode(), digest_size=_HASH_BYTES).digest() if salt else ROOT
+
+
 def hash_block(parent: BlockHash, token_ids: Sequence[int]) -> BlockHash:
     """Hash of a block whose preceding block has hash `parent` (`ROOT` where there is none).
 

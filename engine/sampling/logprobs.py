@@ -17,13 +17,14 @@ def logprobs(logits: Tensor, chosen: Sequence[int], top: int) -> list[TokenLogpr
     """
     nats = logits.float().log_softmax(dim=-1)
     ids = torch.tensor(chosen, dtype=torch.int64, device=logits.device)
-    own = nats.gather(1, ids[:, None])[:, 0].tolist()
+    own = nats.gather(1, ids[:, None])
+    ranks = (nats > own).sum(dim=-1) + 1
     best = nats.topk(min(top, nats.shape[-1]), dim=-1)
     pairs = [
         list(zip(tokens, values, strict=True))
         for tokens, values in zip(best.indices.tolist(), best.values.tolist(), strict=True)
     ]
     return [
-        TokenLogprob(token, logprob, likeliest)
-        for token, logprob, likeliest in zip(chosen, own, pairs, strict=True)
+        TokenLogprob(*entry)
+        for entry in zip(chosen, own[:, 0].tolist(), pairs, ranks.tolist(), strict=True)
     ]

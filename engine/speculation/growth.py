@@ -42,8 +42,8 @@ class Ranker(Protocol):
 class Unranked:
     """Stands for sequences whose masks say nothing."""
 
-    def __init__(self, roots: list[int]) -> None:
-        self.roots, self.sizes, self.trusts = roots, [0] * len(roots), [1.0] * len(roots)
+    def __init__(self, roots: list[int], trusts: list[float]) -> None:
+        self.roots, self.sizes, self.trusts = roots, [0] * len(roots), trusts
 
     def rank(
         self, parents: Sequence[Parent], width: int

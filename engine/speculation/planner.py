@@ -26,7 +26,10 @@ from engine.speculation.tree import DraftTree, TreeTopology
 
 PLAIN = TreeTopology.root(0)
 MAX_PLANNED_ROWS = 4096
-TRUST_LEVELS = 5
+TRUST_LEVELS = 10
+MARGIN = 1.1
+"""What drafts must promise over plain decoding: a curve measured for one sequence is no surer."""
+
 THRESHOLDS = (0.6, 0.45, 0.35, 0.27, 0.2, 0.15, 0.11, 0.08, 0.06, 0.045, 0.03, 0.02)
 
 
@@ -70,23 +73,28 @@ class Adaptive:
     def __init__(self, hits: Hits, cost: StepCostModel) -> None:
         self.hits, self.cost, self.promise = hits, cost, _promise(hits)
         self._seconds = [cost(rows) for rows in range(MAX_PLANNED_ROWS)]
-        self._outlooks: dict[float, list[Outlook]] = {}
-        self._chosen: dict[tuple[int, float], Outlook] = {}
-        self.outlook(1)
+        # All of them now: a step that met a new level of trust would wait for it.
+        self._outlooks = [
+            _outlooks(hits, level / TRUST_LEVELS) for level in range(TRUST_LEVELS + 1)
+        ]
+        self._chosen: dict[tuple[int, int], Outlook] = {}
 
     def outlook(self, num_decoding: int, trust: float = 1.0) -> Outlook:
-        """The best of the outlooks where so many sequences decode, with such trust in drafts."""
-        trust = max(1, round(trust * TRUST_LEVELS)) / TRUST_LEVELS
-        if trust not in self._outlooks:
-            hits = [[rate * trust for rate in rates] for rates in self.hits]
-            promise = _promise(hits)
-            thresholds = (1.0, *THRESHOLDS)
-            self._outlooks[trust] = [Outlook.of(hits, t, promise) for t in thresholds]
-        if (num_decoding, trust) not in self._chosen:
-            self._chosen[num_decoding, trust] = max(
-                self._outlooks[trust], key=lambda o: o.tokens_per_second(num_decoding, self.cost)
-            )
-        return self._chosen[num_decoding, trust]
+        """The best of the outlooks where so many sequences decode, with such trust in drafts.
+
+        Plain decoding, where drafts promise less more than the promise may be wrong by.
+        """
+        level = round(trust * TRUST_LEVELS)
+        if (num_decoding, level) not in self._chosen:
+
+            def rate(outlook: Outlook) -> float:
+                return outlook.tokens_per_second(num_decoding, self.cost)
+
+            plain, *drafting = self._outlooks[level]
+            best = max(drafting, key=rate)
+            pays = rate(best) > rate(plain) * MARGIN
+            self._chosen[num_decoding, level] = best if pays else plain
+        return self._chosen[num_decoding, level]
 
     def threshold(self, num_decoding: int) -> float:
         """Tokens a row must be expected to bring; 1 stands for plain decoding."""
@@ -108,7 +116,7 @@ class Adaptive:
         if threshold >= 1.0:
             if not chains:
                 return [PLAIN.fill(root) for root in ranker.roots]
-            return grow(Unranked(ranker.roots), worth, (), chains)
+            return grow(Unranked(ranker.roots, ranker.trusts), worth, (), chains)
         if chains:
             # The more a step does without a row, the more the row must bring: what either source
             # does alone is the least that both will do.
@@ -185,6 +193,13 @@ class Outlook:
             for share, rows, levels in zip(self.shares, self.rows, self.levels, strict=True)
         )
         return self.mean_tokens / seconds
+
+
+def _outlooks(hits: Hits, trust: float) -> list[Outlook]:
+    """Of plain decoding and of every threshold, where drafts are right `trust` times as often."""
+    hits = [[rate * trust for rate in rates] for rates in hits]
+    promise = _promise(hits)
+    return [Outlook.of(hits, threshold, promise) for threshold in (1.0, *THRESHOLDS)]
 
 
 def _undrafted(threshold: float, promise: Sequence[float]) -> TreeTopology:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from tokenizers import Tokenizer
 
+from engine.request import SamplingParams
 from engine.text.detokenizer import Detokenizer
 from engine.text.stops import StopChecker
 
@@ -25,13 +26,14 @@ class TextDelta:
 
 
 class TextStream:
-    """Detokenizer and stop strings of one request; `stops` are not empty strings."""
+    """Detokenizer and stop strings of one request, whose stops are not empty strings."""
 
     def __init__(
-        self, tokenizer: Tokenizer, prompt_ids: Sequence[int], stops: tuple[str, ...] = ()
+        self, tokenizer: Tokenizer, prompt_ids: Sequence[int], params: SamplingParams
     ) -> None:
-        self._detokenizer = Detokenizer(tokenizer, prompt_ids)
-        self._checker = StopChecker(stops)
+        self._detokenizer = Detokenizer(tokenizer, prompt_ids, params.skip_special_tokens)
+        self._checker = StopChecker(params.stop, params.include_stop)
+        self._min_tokens, self._num_tokens = params.min_tokens, 0
 
     def push(self, token_ids: Sequence[int], finished: bool) -> TextDelta:
         """Text of the next tokens; `finished` also gives what was kept back.
@@ -40,12 +42,15 @@ class TextStream:
         """
         pieces: list[str] = []
         for count, token_id in enumerate(token_ids, start=1):
-            piece, stop = self._checker.push(self._detokenizer.push([token_id]))
+            self._num_tokens += 1
+            late = self._num_tokens > self._min_tokens
+            piece, stop = self._checker.push(self._detokenizer.push([token_id]), late)
             pieces.append(piece)
             if stop is not None:
                 return TextDelta("".join(pieces), stop, count)
         stop = None
         if finished:
-            piece, stop = self._checker.push(self._detokenizer.finish())
+            late = self._num_tokens > self._min_tokens
+            piece, stop = self._checker.push(self._detokenizer.finish(), late)
             pieces += [piece, self._checker.finish()]
         return TextDelta("".join(pieces), stop, len(token_ids))

@@ -13,11 +13,12 @@ from fastapi import APIRouter
 from engine.errors import AdapterRefused, UnknownAdapter
 from server import adapter_dir
 from server.auth import ADMIN_PATH
+from server.body import JsonRoute
 from server.errors import ApiError, invalid, model_not_found
 from server.schemas.adapters import Adapter, AdapterDeleted, AdapterList, LoadAdapterRequest
 from server.serving import Serving, ServingDep
 
-router = APIRouter(prefix=ADMIN_PATH, tags=["adapters"])
+router = APIRouter(prefix=ADMIN_PATH, tags=["adapters"], route_class=JsonRoute)
 
 log = logging.getLogger("bita.server")
 

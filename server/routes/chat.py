@@ -7,28 +7,45 @@ from starlette.responses import Response
 
 from server import generation, prompts
 from server.answer import answer
+from server.body import JsonRoute
 from server.chat_reply import ChatReply
 from server.context import record_of
-from server.errors import invalid
+from server.openapi import answered_by
+from server.schemas.answers import ChatCompletion
 from server.schemas.chat import ChatCompletionRequest
 from server.serving import Serving, ServingDep
 from server.tool_calls.grammar import tool_grammar
+from server.warnings import note_unknown
 
-router = APIRouter(tags=["chat"])
+router = APIRouter(tags=["chat"], route_class=JsonRoute)
 
 
-@router.post("/v1/chat/completions")
+CHUNK = {
+    "id": "chatcmpl-1",
+    "object": "chat.completion.chunk",
+    "created": 1,
+    "model": "bita-concierge",
+    "system_fingerprint": "fp_1",
+    "choices": [
+        {"index": 0, "delta": {"content": "Sure"}, "logprobs": None, "finish_reason": None}
+    ],
+}
+
+
+@router.post("/v1/chat/completions", responses=answered_by(ChatCompletion, CHUNK))
 async def create_chat_completion(
     body: ChatCompletionRequest, request: Request, serving: ServingDep
 ) -> Response:
     """Answer a conversation, whole or as a stream of server-sent events."""
     serving.check_ready()
+    note_unknown(request, body)
     serving.adapter_for(body.model)
     job = generation.plan(
         serving,
         body,
         [await _prompt(body, serving)],
         prefix="chatcmpl",
+        prompt_field="messages",
         max_tokens=body.token_limit,
         logprobs=body.num_logprobs,
         prediction=await _prediction(body, serving),
@@ -42,14 +59,15 @@ async def create_chat_completion(
 
 
 async def _prompt(body: ChatCompletionRequest, serving: Serving) -> list[int]:
-    if serving.template is None:
-        raise invalid("This model has no chat template.", "messages", "no_chat_template")
-    messages = [message.model_dump(exclude_none=True) for message in body.messages]
-    given = [tool.model_dump(exclude_none=True) for tool in body.tools or []]
-    tools = given if body.uses_tools else None
-    text = serving.template.render(messages, tools)
-    token_ids = await prompts.encode(serving.client.tokenizer, text, False, "messages")
-    serving.prompt_log.add({"messages": messages, "tools": tools})
+    tools = body.tool_dicts if body.uses_tools else None
+    token_ids = await prompts.of_conversation(
+        serving,
+        body,
+        tools,
+        reasoning_effort=body.reasoning_effort,
+        verbosity=None if body.verbosity == "medium" else body.verbosity,
+    )
+    serving.prompt_log.add({"messages": body.message_dicts, "tools": tools})
     return token_ids
 
 

@@ -7,13 +7,15 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from server.config import ADAPTER_NAME
-from server.schemas.common import Schema
+from server.schemas.base import Schema
 
 
 class LoadAdapterRequest(Schema):
     """name: what requests will call it. path: its folder, below the server's adapter folder."""
 
-    model_config = ConfigDict(json_schema_extra={"example": {"name": "fast", "path": "fast-v2"}})
+    model_config = ConfigDict(
+        extra="forbid", json_schema_extra={"example": {"name": "fast", "path": "fast-v2"}}
+    )
 
     name: Annotated[str, Field(pattern=f"^{ADAPTER_NAME}$")]
     path: Annotated[str, Field(min_length=1, max_length=4096)]

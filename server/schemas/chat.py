@@ -8,7 +8,8 @@ from pydantic import ConfigDict, Field, model_validator
 from pydantic_core import PydanticCustomError
 
 from engine.request import MAX_LOGPROBS
-from server.schemas.common import NeutralValues, Schema, unsupported
+from server.schemas.base import NeutralValues, Schema, disagrees, unsupported
+from server.schemas.common import ShortText
 from server.schemas.structured import StructuredRequest
 
 
@@ -66,9 +67,7 @@ class Message(Schema):
         if self.role == "tool" and self.tool_call_id is None:
             raise _needed("tool_call_id")
         if self.role != "assistant" and self.tool_calls:
-            raise PydanticCustomError(
-                "value_error", "only an assistant's message has calls", {"param": "tool_calls"}
-            )
+            raise disagrees("tool_calls", "only an assistant's message has calls")
         return self
 
 
@@ -116,7 +115,55 @@ class Prediction(Schema):
         return "".join(part.text for part in self.content)
 
 
-class ChatCompletionRequest(StructuredRequest):
+class Conversation(Schema):
+    """What a chat template makes a prompt of."""
+
+    messages: list[Message] = Field(
+        min_length=1,
+        max_length=4096,
+        description="Text only; roles `system`, `developer`, `user`, `assistant`, `tool`.",
+    )
+    tools: list[Tool] | None = Field(
+        None, max_length=128, description="Functions the model may ask to have called."
+    )
+    add_generation_prompt: bool | None = Field(
+        None, description="`false` leaves out what begins an assistant's answer."
+    )
+    continue_final_message: bool | None = Field(
+        None, description="The answer goes on where the last message ends."
+    )
+    chat_template_kwargs: dict[ShortText, Any] | None = Field(
+        None, max_length=32, description="Variables that the model's own template reads."
+    )
+
+    @model_validator(mode="after")
+    def _one_way_to_end(self) -> Conversation:
+        if self.continue_final_message and self.messages:
+            if self.add_generation_prompt:
+                raise disagrees(
+                    "add_generation_prompt", "not allowed with 'continue_final_message'"
+                )
+            if not self.messages[-1].content:
+                raise disagrees("continue_final_message", "the last message has no content")
+        return self
+
+    @property
+    def message_dicts(self) -> list[dict[str, Any]]:
+        """The messages as a template reads them."""
+        return [message.model_dump(exclude_none=True) for message in self.messages]
+
+    @property
+    def tool_dicts(self) -> list[dict[str, Any]] | None:
+        """The tools as a template reads them."""
+        return [tool.model_dump(exclude_none=True) for tool in self.tools or []] or None
+
+    @property
+    def begins_answer(self) -> bool:
+        """Whether the prompt ends with what begins an assistant's answer."""
+        return self.add_generation_prompt is not False and not self.continue_final_message
+
+
+class ChatCompletionRequest(StructuredRequest, Conversation):
     """A conversation to answer."""
 
     model_config = ConfigDict(
@@ -130,61 +177,61 @@ class ChatCompletionRequest(StructuredRequest):
 
     UNSUPPORTED: ClassVar[NeutralValues] = {
         **StructuredRequest.UNSUPPORTED,
-        "add_generation_prompt": (True,),
+        "add_special_tokens": (False,),
         "audio": (),
+        "best_of": (1,),
         "chat_template": (),
-        "chat_template_kwargs": ({},),
-        "continue_final_message": (False,),
+        "documents": (),
         "echo": (False,),
         "function_call": (),
         "functions": (),
         "modalities": (["text"],),
-        "reasoning_effort": (),
-        "verbosity": (),
         "web_search_options": (),
     }
 
-    messages: list[Message] = Field(min_length=1, max_length=4096)
-    max_completion_tokens: int | None = Field(None, ge=1, lt=2**31)
-    logprobs: bool | None = None
-    top_logprobs: int | None = Field(None, ge=0, le=MAX_LOGPROBS)
-    prediction: Prediction | None = None
-    tools: list[Tool] | None = Field(None, max_length=128)
-    tool_choice: Literal["auto", "none", "required"] | NamedTool | None = None
-    parallel_tool_calls: bool | None = None
+    max_completion_tokens: int | None = Field(
+        None, ge=1, lt=2**31, description="As `max_tokens`, and goes before it."
+    )
+    logprobs: bool | None = Field(None, description="Log-probabilities of the answer's tokens.")
+    top_logprobs: int | None = Field(
+        None, ge=0, le=MAX_LOGPROBS, description="Alternatives with each; needs `logprobs`."
+    )
+    prediction: Prediction | None = Field(
+        None, description="A text the answer will mostly follow; changes the speed alone."
+    )
+    reasoning_effort: Literal["none", "minimal", "low", "medium", "high", "xhigh"] | None = Field(
+        None, description="Given to the model's template; refused where that does not read it."
+    )
+    verbosity: Literal["low", "medium", "high"] | None = Field(
+        None, description="As `reasoning_effort`; `medium` is what happens anyway."
+    )
+    tool_choice: Literal["auto", "none", "required"] | NamedTool | None = Field(
+        None, description="Whether the model may, must or must not call, or the function it must."
+    )
+    parallel_tool_calls: bool | None = Field(
+        None, description="`false`: one call at most, after which the answer ends."
+    )
 
     @model_validator(mode="after")
     def _fields_agree(self) -> ChatCompletionRequest:
         if self.top_logprobs is not None and not self.logprobs:
-            raise PydanticCustomError(
-                "value_error", "only allowed when 'logprobs' is true", {"param": "top_logprobs"}
-            )
+            raise disagrees("top_logprobs", "only allowed when 'logprobs' is true")
         if self.tool_choice not in (None, "none") and not self.tools:
-            raise PydanticCustomError(
-                "value_error", "only allowed with 'tools'", {"param": "tool_choice"}
-            )
+            raise disagrees("tool_choice", "only allowed with 'tools'")
         if self.named_tool not in (None, *(tool.function.name for tool in self.tools or [])):
-            raise PydanticCustomError(
-                "value_error", "none of the 'tools'", {"param": "tool_choice.function.name"}
-            )
+            raise disagrees("tool_choice.function.name", "none of the 'tools'")
         self._one_of_tools_and_grammar()
         return self
 
     def _one_of_tools_and_grammar(self) -> None:
         """An answer may be calls or JSON, as the model likes; other grammars hold no calls."""
-        if self.grammar is None or not self.uses_tools:
+        if self.constraint is None or not self.uses_tools:
             return
-        field = self.grammar.field.split(".")[0]
+        field = self.constraint.field.split(".")[0]
         if field != "response_format":
-            raise PydanticCustomError(
-                "value_error",
-                "not allowed with 'tools', unless 'tool_choice' is 'none'",
-                {"param": field},
-            )
+            raise disagrees(field, "not allowed with 'tools', unless 'tool_choice' is 'none'")
         if self.forces_call:
-            raise PydanticCustomError(
-                "value_error", "not allowed where 'tool_choice' forces a call", {"param": field}
-            )
+            raise disagrees(field, "not allowed where 'tool_choice' forces a call")
 
     @property
     def uses_tools(self) -> bool:

@@ -2,77 +2,52 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Annotated, Any, ClassVar, TypeAlias
+from typing import Annotated, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
-from pydantic_core import PydanticCustomError
+from pydantic import Field, field_validator, model_validator
 
-from engine.request import SamplingParams
-
-NeutralValues: TypeAlias = Mapping[str, tuple[Any, ...]]
-"""Field name -> the values that ask for nothing."""
+from engine.request import MAX_LOGPROBS, SamplingParams
+from server.schemas.base import NeutralValues, Schema, disagrees
 
 MAX_CHOICES = 128
 INT64 = 2**63
+TIERS = {"priority": -100, "default": 0, "auto": 0, "flex": 100}
+"""service_tier -> priority."""
 
-StopString = Annotated[str, Field(min_length=1)]
+NO_EFFECT = "Taken without effect: it asks for no other answer."
+
+StopString = Annotated[str, Field(min_length=1, max_length=1024)]
 TokenId = Annotated[int, Field(ge=0, lt=2**31)]
 Penalty = Annotated[float, Field(ge=-2, le=2)]
 Bias = Annotated[float, Field(ge=-100, le=100)]
-
-
-class Schema(BaseModel):
-    """No field is unknown, none is turned into another type, none is accepted and ignored.
-
-    UNSUPPORTED: fields of OpenAI's or vLLM's that would change the answer, which this server does
-    not do yet, each with the values that ask for nothing (null is always one).
-    """
-
-    model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
-
-    UNSUPPORTED: ClassVar[NeutralValues] = {}
-
-    @model_validator(mode="before")
-    @classmethod
-    def _refuse_unsupported(cls, data: Any) -> Any:
-        if not isinstance(data, dict):
-            return data
-        for name, neutral in cls.UNSUPPORTED.items():
-            if data.get(name) is not None and data[name] not in neutral:
-                raise unsupported(name)
-        return {name: value for name, value in data.items() if name not in cls.UNSUPPORTED}
-
-
-def unsupported(name: str, what: str = "Unsupported parameter") -> PydanticCustomError:
-    """The complaint about a field this server knows of and does not serve."""
-    return PydanticCustomError(
-        "unsupported_parameter", "{what}: '{param}'.", {"what": what, "param": name}
-    )
+ShortText = Annotated[str, Field(max_length=512)]
 
 
 class StreamOptions(Schema):
-    """include_usage: send token counts in a chunk of their own before the end."""
+    """How a stream counts its tokens."""
 
-    UNSUPPORTED: ClassVar[NeutralValues] = {
-        "include_obfuscation": (False,),
-        "continuous_usage_stats": (False,),
-    }
+    UNSUPPORTED: ClassVar[NeutralValues] = {"include_obfuscation": (False,)}
 
-    include_usage: bool | None = None
+    include_usage: bool | None = Field(
+        None, description="Token counts in a chunk of their own before the end."
+    )
+    continuous_usage_stats: bool | None = Field(
+        None, description="Token counts so far in every chunk."
+    )
 
 
 class Speculation(Schema):
     """Who drafts; the answer is the same, only its speed differs.
 
-    enabled: false decodes plainly, whatever the others say. bita, ngram, prediction: one source
-    each; null leaves it to the server.
+    Null leaves a source to the server.
     """
 
-    enabled: bool = True
-    bita: bool | None = None
-    ngram: bool | None = None
-    prediction: bool | None = None
+    enabled: bool = Field(
+        default=True, description="`false` decodes plainly, whatever the others say."
+    )
+    bita: bool | None = Field(default=None, description="The adapter's masks.")
+    ngram: bool | None = Field(default=None, description="The request's own past.")
+    prediction: bool | None = Field(default=None, description="The `prediction`.")
 
     @property
     def drafters(self) -> dict[str, bool]:
@@ -81,71 +56,146 @@ class Speculation(Schema):
 
 
 class GenerationRequest(Schema):
-    """Fields of every request that generates.
+    """Fields of every request that generates."""
 
-    user, metadata, store (false only), safety_identifier and prompt_cache_key ask for no other
-    answer; they are taken and have no effect.
-    """
-
+    # What changes the answer elsewhere (OpenAI, vLLM, SGLang, llama.cpp) and is not done here.
     UNSUPPORTED: ClassVar[NeutralValues] = {
-        "best_of": (1,),
-        "include_stop_str_in_output": (False,),
-        "service_tier": ("auto", "default"),
-        "skip_special_tokens": (True,),
+        "allowed_token_ids": (),
+        "bad_words": ([],),
+        "length_penalty": (1, 1.0),
+        "logits_processors": ([],),
+        "prompt_embeds": (),
+        "return_tokens_as_token_ids": (False,),
+        "spaces_between_special_tokens": (True,),
         "store": (False,),
+        "structural_tag": (),
+        "thinking_token_budget": (),
+        "truncate_prompt_tokens": (),
+        "use_beam_search": (False,),
     }
 
-    model: str
-    stream: bool | None = None
-    stream_options: StreamOptions | None = None
-    n: int | None = Field(None, ge=1, le=16)
-    temperature: float | None = Field(None, ge=0, le=2)
-    top_p: float | None = Field(None, gt=0, le=1)
-    top_k: int | None = Field(None, ge=-1, lt=2**31, description="0 or -1 keeps all tokens.")
-    min_p: float | None = Field(None, ge=0, le=1)
-    seed: int | None = Field(None, ge=-INT64, lt=INT64)
-    stop: StopString | Annotated[list[StopString], Field(max_length=4)] | None = None
-    stop_token_ids: list[TokenId] | None = Field(None, max_length=64)
-    presence_penalty: Penalty | None = None
-    frequency_penalty: Penalty | None = None
-    repetition_penalty: float | None = Field(None, ge=0.01, le=100)
+    model: str = Field(description="The base model's name or an adapter's.")
+    stream: bool | None = Field(None, description="Answer as server-sent events.")
+    stream_options: StreamOptions | None = Field(
+        None, description="`include_usage`, `continuous_usage_stats`; only with `stream`."
+    )
+    n: int | None = Field(
+        None, ge=1, le=MAX_CHOICES, description="Choices a prompt gets; its KV is computed once."
+    )
+    temperature: float | None = Field(None, ge=0, le=2, description="1 unless given; 0 is greedy.")
+    top_p: float | None = Field(
+        None, gt=0, le=1, description="Keep the likeliest tokens that reach this probability."
+    )
+    top_k: int | None = Field(
+        None, ge=-1, lt=2**31, description="Keep so many tokens; 0 or -1 keeps all."
+    )
+    min_p: float | None = Field(
+        None, ge=0, le=1, description="Drop tokens less likely than this share of the likeliest."
+    )
+    seed: int | None = Field(
+        None, ge=-INT64, lt=INT64, description="Choice number i of a prompt uses `seed` + i."
+    )
+    stop: StopString | Annotated[list[StopString], Field(max_length=4)] | None = Field(
+        None, description="Up to 4 texts that end the answer."
+    )
+    stop_token_ids: list[TokenId] | None = Field(
+        None, max_length=64, description="Further tokens that end it."
+    )
+    include_stop_str_in_output: bool | None = Field(
+        None, description="What ended the answer, stop string or stop token, is part of it."
+    )
+    skip_special_tokens: bool | None = Field(
+        None, description="`false` shows special tokens in the text."
+    )
+    presence_penalty: Penalty | None = Field(None, description="OpenAI's, over generated tokens.")
+    frequency_penalty: Penalty | None = Field(None, description="OpenAI's, over generated tokens.")
+    repetition_penalty: float | None = Field(
+        None, ge=0.01, le=100, description="Over prompt and generated tokens; 1 is off."
+    )
     logit_bias: dict[str, Bias] | None = Field(None, description="Token id to addend.")
-    max_tokens: int | None = Field(None, ge=1, lt=2**31)
-    min_tokens: int | None = Field(None, ge=0, lt=2**31)
-    ignore_eos: bool | None = None
-    speculation: Speculation | None = None
-    user: str | None = None
-    metadata: dict[str, str] | None = None
-    safety_identifier: str | None = None
-    prompt_cache_key: str | None = None
+    max_tokens: int | None = Field(None, ge=1, lt=2**31, description="Most tokens of an answer.")
+    min_tokens: int | None = Field(
+        None, ge=0, lt=2**31, description="Nothing but `max_tokens` ends the answer before."
+    )
+    ignore_eos: bool | None = Field(
+        None, description="Go on past the model's end-of-sequence tokens."
+    )
+    prompt_logprobs: int | None = Field(
+        None,
+        ge=0,
+        le=MAX_LOGPROBS,
+        description="Log-probabilities of the prompt's tokens, in vLLM's form.",
+        json_schema_extra={"x-streaming": False},
+    )
+    return_token_ids: bool | None = Field(
+        None, description="`prompt_token_ids` and each choice's `token_ids` in the answer."
+    )
+    speculation: Speculation | None = Field(
+        None, description="Who drafts; changes the speed alone."
+    )
+    service_tier: Literal["auto", "default", "flex", "priority"] | None = Field(
+        None, description="`priority` goes before `default`, `flex` after; the answer has it too."
+    )
+    priority: int | None = Field(
+        None, ge=-(2**31), lt=2**31, description="Smaller runs first; 0 unless given."
+    )
+    cache_salt: str | None = Field(
+        None,
+        min_length=1,
+        max_length=512,
+        description="The prefix cache is shared with requests of the same salt alone.",
+    )
+    user: str | None = Field(None, description=NO_EFFECT)
+    metadata: dict[Annotated[str, Field(max_length=64)], ShortText] | None = Field(
+        None, max_length=16, description=NO_EFFECT
+    )
+    safety_identifier: str | None = Field(None, description=NO_EFFECT)
+    prompt_cache_key: str | None = Field(None, description=NO_EFFECT)
+    prompt_cache_retention: str | None = Field(None, description=NO_EFFECT)
 
     @field_validator("logit_bias")
     @classmethod
     def _keys_are_token_ids(cls, bias: dict[str, float] | None) -> dict[str, float] | None:
         for token in bias or {}:
-            if not (token.isascii() and token.isdigit() and int(token) < 2**31):
+            if not (token.isascii() and token.isdigit() and len(token) < 11):
                 raise ValueError(f"'{token}' is not a token id")
         return bias
 
     @model_validator(mode="after")
-    def _stream_options_need_a_stream(self) -> GenerationRequest:
+    def _fields_go_together(self) -> GenerationRequest:
         if self.stream_options is not None and not self.stream:
-            raise PydanticCustomError(
-                "value_error",
-                "only allowed when 'stream' is true",
-                {"param": "stream_options"},
-            )
+            raise disagrees("stream_options", "only allowed when 'stream' is true")
+        if self.stream and self.prompt_logprobs is not None:
+            raise disagrees("prompt_logprobs", "not available when 'stream' is true")
+        if self.priority is not None and self.service_tier in ("flex", "priority"):
+            raise disagrees("priority", "not allowed beside this 'service_tier'")
         return self
 
     @property
     def num_choices(self) -> int:
-        """How many answers a prompt gets."""
+        """How many answers are generated for a prompt."""
         return self.n or 1
 
     @property
     def include_usage(self) -> bool:
         """Whether a stream ends with token counts."""
         return self.stream_options is not None and bool(self.stream_options.include_usage)
+
+    @property
+    def usage_so_far(self) -> bool:
+        """Whether every chunk of a stream has token counts."""
+        options = self.stream_options
+        return options is not None and bool(options.continuous_usage_stats)
+
+    @property
+    def tier(self) -> str | None:
+        """The service tier the answer reports; None where none was asked for."""
+        return "default" if self.service_tier == "auto" else self.service_tier
+
+    @property
+    def order(self) -> int:
+        """The scheduler's priority."""
+        return self.priority or TIERS[self.service_tier or "default"]
 
     def sampling(self, choice: int, max_tokens: int | None, logprobs: int | None) -> SamplingParams:
         """How choice number `choice` samples: seeds of one request's choices are consecutive."""
@@ -161,10 +211,13 @@ class GenerationRequest(Schema):
             repetition_penalty=_given(self.repetition_penalty, 1.0),
             logit_bias={int(token): bias for token, bias in (self.logit_bias or {}).items()},
             logprobs=logprobs,
+            prompt_logprobs=self.prompt_logprobs,
             max_tokens=max_tokens,
             min_tokens=self.min_tokens or 0,
             stop=stop,
             stop_token_ids=tuple(self.stop_token_ids or ()),
+            include_stop=bool(self.include_stop_str_in_output),
+            skip_special_tokens=self.skip_special_tokens is not False,
             ignore_eos=bool(self.ignore_eos),
         )
 

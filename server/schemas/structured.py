@@ -1,4 +1,4 @@
-"""What an answer must look like: OpenAI's `response_format`, vLLM's names for the same and more."""
+"""What an answer must look like: OpenAI's `response_format`, others' names for the same and more."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from pydantic import AfterValidator, Field, model_validator
 from pydantic_core import PydanticCustomError
 
 from engine.request import Grammar
-from server.schemas.common import GenerationRequest, NeutralValues, Schema
+from server.schemas.base import NeutralValues, Schema, disagrees
+from server.schemas.common import NO_EFFECT, GenerationRequest
 
 
 def _unicode(text: str) -> str:
@@ -21,25 +22,19 @@ def _unicode(text: str) -> str:
     return text
 
 
-def _writable(schema: dict[str, Any]) -> dict[str, Any]:
-    try:
-        json.dumps(schema)
-    except RecursionError as error:
-        raise PydanticCustomError("value_error", "nested too deeply") from error
-    return schema
-
-
 Text = Annotated[str, AfterValidator(_unicode)]
-JsonSchema = Annotated[dict[str, Any], AfterValidator(_writable)]
+JsonSchema = dict[str, Any]
 Choices = Annotated[list[Annotated[str, Field(min_length=1)]], Field(min_length=1, max_length=4096)]
 
 _KINDS = {
     "schema": "json_schema",
     "json": "json_schema",
+    "json_schema": "json_schema",
     "json_object": "json_schema",
     "regex": "regex",
     "choice": "choice",
     "grammar": "ebnf",
+    "ebnf": "ebnf",
 }
 
 ANY_OBJECT: dict[str, Any] = {"type": "object", "x-guidance": {}}
@@ -51,7 +46,7 @@ class JsonSchemaFormat(Schema):
     """strict: refuse a schema that cannot be kept to the letter; else keep what of it can be."""
 
     name: str = Field(pattern=r"^[a-zA-Z0-9_-]{1,64}$")
-    description: str | None = None
+    description: str | None = Field(None, description=NO_EFFECT)
     json_schema: JsonSchema = Field(alias="schema")
     strict: bool | None = None
 
@@ -72,9 +67,7 @@ class ResponseFormat(Schema):
         if self.type == "json_schema" and self.json_schema is None:
             raise PydanticCustomError("missing", "Field required", {"param": "json_schema"})
         if self.type != "json_schema" and self.json_schema is not None:
-            raise PydanticCustomError(
-                "value_error", "only allowed with type 'json_schema'", {"param": "json_schema"}
-            )
+            raise disagrees("json_schema", "only allowed with type 'json_schema'")
         return self
 
     @property
@@ -125,26 +118,44 @@ class StructuredOutputs(Schema):
 
 
 class StructuredRequest(GenerationRequest):
-    """Fields that constrain an answer, one of them at most; `guided_*` are vLLM's older names."""
+    """Fields that constrain an answer, one of them at most."""
 
-    response_format: ResponseFormat | None = None
-    structured_outputs: StructuredOutputs | None = None
-    guided_json: JsonSchema | Text | None = None
-    guided_regex: Text | None = None
-    guided_choice: Choices | None = None
-    guided_grammar: Text | None = None
+    response_format: ResponseFormat | None = Field(
+        None, description="`text`, `json_object` or `json_schema`."
+    )
+    structured_outputs: StructuredOutputs | None = Field(
+        None, description="One of `json`, `json_object`, `regex`, `choice` and `grammar`; vLLM's."
+    )
+    guided_json: JsonSchema | Text | None = Field(
+        None, description="As `structured_outputs.json`; vLLM's older name."
+    )
+    guided_regex: Text | None = Field(
+        None, description="As `structured_outputs.regex`; vLLM's older name."
+    )
+    guided_choice: Choices | None = Field(
+        None, description="As `structured_outputs.choice`; vLLM's older name."
+    )
+    guided_grammar: Text | None = Field(
+        None, description="As `structured_outputs.grammar`; vLLM's older name."
+    )
+    json_schema: JsonSchema | Text | None = Field(
+        None, description="As `structured_outputs.json`; llama.cpp's and SGLang's."
+    )
+    regex: Text | None = Field(None, description="As `structured_outputs.regex`; SGLang's.")
+    ebnf: Text | None = Field(None, description="As `structured_outputs.grammar`; SGLang's.")
+    grammar: Text | None = Field(
+        None, description="As `structured_outputs.grammar`; llama.cpp's."
+    )
 
     @model_validator(mode="after")
     def _one_constraint(self) -> StructuredRequest:
         given = [grammar.field.split(".")[0] for grammar in self.grammars]
         if len(given) > 1:
-            raise PydanticCustomError(
-                "value_error", "not allowed with '{other}'", {"param": given[1], "other": given[0]}
-            )
+            raise disagrees(given[1], f"not allowed with '{given[0]}'")
         return self
 
     @property
-    def grammar(self) -> Grammar | None:
+    def constraint(self) -> Grammar | None:
         """What the answer must match, if anything."""
         return next(iter(self.grammars), None)
 
@@ -161,6 +172,13 @@ class StructuredRequest(GenerationRequest):
                 regex=self.guided_regex,
                 choice=self.guided_choice,
                 grammar=self.guided_grammar,
+            ),
+            *_grammars(
+                "",
+                json_schema=self.json_schema,
+                regex=self.regex,
+                ebnf=self.ebnf,
+                grammar=self.grammar,
             ),
         ]
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 
-from server.tool_calls.base import ToolCall
+from server.pieces import CallArguments, CallEnded, CallStarted, Piece, Text
+from server.tool_calls.base import new_id
 
 OPEN, CLOSE = "<tool_call>", "</tool_call>"
 
@@ -18,28 +19,29 @@ class HermesParser:
     def __init__(self) -> None:
         self._held = ""
         self._after_call = False
+        self._num_calls = 0
 
-    def feed(self, text: str) -> list[str | ToolCall]:
+    def feed(self, text: str) -> list[Piece]:
         """What became certain with more text, in order."""
         self._held += text
-        found: list[str | ToolCall] = []
+        found: list[Piece] = []
         while self._advance(found):
             pass
         return found
 
-    def finish(self) -> list[str | ToolCall]:
+    def finish(self) -> list[Piece]:
         """What was held back; a complete call lacking only its closing marker is one."""
-        found: list[str | ToolCall] = []
+        found: list[Piece] = []
         body = self._held.lstrip().removeprefix(OPEN)
         call = _parse(body) if self._held.lstrip().startswith(OPEN) else None
         if call is not None:
-            found.append(call)
+            self._call(call, found)
         else:
             self._emit(self._held, found)
         self._held = ""
         return found
 
-    def _advance(self, found: list[str | ToolCall]) -> bool:
+    def _advance(self, found: list[Piece]) -> bool:
         """Take one text or call off what is held; False where that needs more text."""
         start = self._held.find(OPEN)
         certain = len(self._held) - _uncertain(self._held) if start < 0 else start
@@ -59,17 +61,25 @@ class HermesParser:
             end = start + len(OPEN)
             self._emit(self._held[:end], found)
         else:
-            found.append(call)
-            self._after_call = True
+            self._call(call, found)
             end += len(CLOSE)
         self._held = self._held[end:]
         return True
 
-    def _emit(self, text: str, found: list[str | ToolCall]) -> None:
+    def _call(self, call: tuple[str, str], found: list[Piece]) -> None:
+        (name, arguments), index = call, self._num_calls
+        found.append(CallStarted(index, new_id(), name))
+        if arguments:
+            found.append(CallArguments(index, arguments))
+        found.append(CallEnded(index, complete=True))
+        self._num_calls += 1
+        self._after_call = True
+
+    def _emit(self, text: str, found: list[Piece]) -> None:
         if self._after_call:
             text = text.lstrip()
         if text:
-            found.append(text)
+            found.append(Text(text))
             self._after_call = False
 
 
@@ -79,7 +89,7 @@ def _uncertain(text: str) -> int:
     return next((n for n in range(longest, 0, -1) if OPEN.startswith(text[-n:])), 0)
 
 
-def _parse(body: str) -> ToolCall | None:
+def _parse(body: str) -> tuple[str, str] | None:
     try:
         call = json.loads(body)
     except (ValueError, RecursionError):
@@ -88,5 +98,5 @@ def _parse(body: str) -> ToolCall | None:
         return None
     arguments = call.get("arguments", call.get("parameters", {}))
     if isinstance(arguments, str):
-        return ToolCall(call["name"], arguments)
-    return ToolCall(call["name"], json.dumps(arguments, ensure_ascii=False))
+        return call["name"], arguments
+    return call["name"], json.dumps(arguments, ensure_ascii=False)

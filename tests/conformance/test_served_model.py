@@ -16,6 +16,9 @@ import httpx
 import openai
 import pydantic
 import pytest
+import torch
+from tokenizers import Tokenizer
+from transformers import AutoModelForCausalLM
 
 from models import DEFAULT_ADAPTER, DEFAULT_MODEL
 
@@ -125,7 +128,7 @@ def test_many_streams_at_once_say_what_each_says_alone(url: str, client: openai.
         ({"temperature": 9}, "temperature"),
         ({"max_tokens": 5000}, "messages"),
         ({"logit_bias": {"99999": 1}}, "logit_bias"),
-        ({"extra_body": {"no_such_field": 1}}, "no_such_field"),
+        ({"extra_body": {"guided_regex": "a"}}, "guided_regex"),
     ],
 )
 def test_a_bad_request_is_refused_by_the_name_of_its_field(
@@ -263,3 +266,41 @@ def test_a_form_that_cannot_be_had_is_refused_and_harms_nobody(
         ask(client, extra_body=fields)
     assert caught.value.param == param
     assert ask(client, max_tokens=2).usage.completion_tokens == 2
+
+
+def test_an_echo_has_transformers_log_probabilities(client: openai.OpenAI) -> None:
+    """As lm-eval asks: token ids, one token more than is looked at."""
+    tokenizer = Tokenizer.from_file(str(DEFAULT_MODEL / "tokenizer.json"))
+    long = tokenizer.encode("I want to find a restaurant in San Jose, for two at eight.").ids
+    prompts = [long, long[:7]]
+    settings = {"model": MODEL, "prompt": prompts, "max_tokens": 1, "temperature": 0}
+    answer = client.completions.create(**settings, echo=True, logprobs=1)
+    model = AutoModelForCausalLM.from_pretrained(DEFAULT_MODEL, dtype=torch.float32)
+    for choice, prompt in zip(answer.choices, prompts, strict=True):
+        with torch.inference_mode():
+            nats = model(torch.tensor([prompt])).logits[0].log_softmax(dim=-1)
+        own = nats[:-1].gather(1, torch.tensor(prompt[1:])[:, None])[:, 0].tolist()
+        first, *others, _ = choice.logprobs.token_logprobs
+        assert first is None
+        assert others == pytest.approx(own, abs=1e-3)
+        likeliest = [max(top.values()) for top in choice.logprobs.top_logprobs[1:-1]]
+        greedy = [lp == top for lp, top in zip(others, likeliest, strict=True)]
+        assert greedy == (nats[:-1].argmax(dim=-1) == torch.tensor(prompt[1:])).tolist()
+
+
+def test_choices_of_one_prompt_share_its_computation(client: openai.OpenAI) -> None:
+    prompt = "Something nobody has asked before: " + "a table, a taxi and a film. " * 20
+    base = str(client.base_url).removesuffix("v1/")
+    before = _counted(base, "bita_rows_total", 'kind="prefill"')
+    answer = client.completions.create(
+        model=MODEL, prompt=prompt, n=4, max_tokens=4, extra_body={"cache_salt": "alone"}
+    )
+    computed = _counted(base, "bita_rows_total", 'kind="prefill"') - before
+    assert answer.usage.prompt_tokens <= computed + 1 < answer.usage.prompt_tokens + 4 * 16
+    assert answer.usage.prompt_tokens > 100
+
+
+def _counted(base: str, name: str, label: str) -> float:
+    time.sleep(0.6)  # idle counters come twice a second
+    lines = httpx.get(f"{base}metrics").text.splitlines()
+    return sum(float(x.split()[-1]) for x in lines if x.startswith(name) and label in x)

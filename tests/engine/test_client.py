@@ -299,7 +299,7 @@ async def test_a_stop_string_ends_the_answer_and_aborts_the_rest(
     await fake.hears()
     for text in ("so E", "ND and more"):
         piece = output("a", text)
-        piece.logprobs = [TokenLogprob(token, -1.0, []) for token in piece.token_ids]
+        piece.logprobs = [TokenLogprob(token, -1.0, [], 1) for token in piece.token_ids]
         fake.say(piece)
     whole = await stream
     assert "".join(one.text for one in whole) == "so "

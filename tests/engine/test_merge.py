@@ -34,7 +34,7 @@ def paths(tree: DraftTree) -> dict[tuple[int, ...], int]:
 
 def test_chains_that_begin_alike_share_their_nodes() -> None:
     chains = [chain(NGRAM, [1, 2, 3]), chain(PREDICTION, [1, 2, 4, 5])]
-    (tree,) = grow(Unranked([9]), 0.05, (), [chains])
+    (tree,) = grow(Unranked([9], [1.0]), 0.05, (), [chains])
     tree.check_integrity()
     both = NGRAM | PREDICTION
     assert paths(tree) == {
@@ -60,9 +60,9 @@ def test_a_chain_joins_the_masks_children_of_its_tokens_and_goes_on_below_them()
 
 def test_children_of_one_node_are_together_no_likelier_than_one() -> None:
     contradicting = [chain(NGRAM, [1, 2], 0.9), chain(PREDICTION, [3, 4], 0.9)]
-    (tree,) = grow(Unranked([9]), 0.4, (), [contradicting])
+    (tree,) = grow(Unranked([9], [1.0]), 0.4, (), [contradicting])
     assert set(paths(tree)) == {(1,), (3,), (1, 2), (3, 4)}
-    (tree,) = grow(Unranked([9]), 0.51, (), [contradicting])
+    (tree,) = grow(Unranked([9], [1.0]), 0.51, (), [contradicting])
     assert not paths(tree)
 
 
@@ -75,7 +75,7 @@ def test_only_the_trees_own_chains_are_merged_in() -> None:
 
 def test_a_chain_is_as_long_as_it_is_worth() -> None:
     for threshold in (0.8, 0.5, 0.2):
-        (tree,) = grow(Unranked([9]), threshold, (), [[chain(NGRAM, list(range(20)))]])
+        (tree,) = grow(Unranked([9], [1.0]), threshold, (), [[chain(NGRAM, list(range(20)))]])
         assert 0.9**tree.num_drafts >= threshold > 0.9 ** (tree.num_drafts + 1)
 
 
@@ -86,7 +86,7 @@ def test_rows_are_bounded_whatever_is_proposed(masks: int) -> None:
         chain(source, [rng.randrange(3) for _ in range(90)], 0.999)
         for source in (NGRAM, PREDICTION, PREDICTION, NGRAM)
     ]
-    ranker = Table([masks], 0.9) if masks else Unranked([9])
+    ranker = Table([masks], 0.9) if masks else Unranked([9], [1.0])
     (tree,) = grow(ranker, 1e-6, [0.9] * masks, [chains])
     tree.check_integrity()
     assert tree.topology.num_rows == MAX_ROWS
@@ -103,7 +103,7 @@ def test_chains_are_drafted_as_far_as_their_rows_pay() -> None:
     chains = [[chain(NGRAM, list(range(40)), 0.95)]]
 
     def drafts(cost: StepCostModel) -> int:
-        return Adaptive((), cost).draft(Unranked([9]), chains, 1)[0].num_drafts
+        return Adaptive((), cost).draft(Unranked([9], [1.0]), chains, 1)[0].num_drafts
 
     assert drafts(STEEP) == 0
     assert drafts(FLAT) == 40
@@ -119,7 +119,7 @@ def test_the_rows_taken_are_those_that_raise_the_steps_rate_most() -> None:
     rates = [sum(worth[: n + 1]) / cost(n + 1) for n in range(len(worth))]
     best = max(range(len(rates)), key=rates.__getitem__)
     chains = [[Chain(NGRAM, list(range(8)), shares)]]
-    assert Adaptive((), cost).draft(Unranked([9]), chains, 1)[0].num_drafts == best > 0
+    assert Adaptive((), cost).draft(Unranked([9], [1.0]), chains, 1)[0].num_drafts == best > 0
 
 
 def test_chains_pay_where_masks_do_not() -> None:
@@ -137,7 +137,7 @@ def test_a_busy_engine_drafts_shorter_chains() -> None:
     lengths = []
     for streams in (1, 8, 64):
         own = [[chain(NGRAM, list(range(40)), 0.9)] for _ in range(streams)]
-        trees = planner.draft(Unranked([9] * streams), own, streams)
+        trees = planner.draft(Unranked([9] * streams, [1.0] * streams), own, streams)
         lengths.append(trees[0].num_drafts)
     assert lengths == sorted(lengths, reverse=True)
     assert lengths[0] > 10

@@ -61,6 +61,9 @@ SAMPLING = SamplingParams(
     min_tokens=2,
     stop=("\n\n", "é🙂"),
     stop_token_ids=(5, 6),
+    prompt_logprobs=3,
+    include_stop=True,
+    skip_special_tokens=False,
     ignore_eos=True,
 )
 INFO = ModelInfo(
@@ -81,9 +84,10 @@ OUTPUT = RequestOutput(
     request_id="r",
     token_ids=[1, 2],
     logprobs=[
-        TokenLogprob(1, -0.5, [(1, -0.5), (7, -float("inf"))]),
-        TokenLogprob(2, 0.0, []),
+        TokenLogprob(1, -0.5, [(1, -0.5), (7, -float("inf"))], 1),
+        TokenLogprob(2, 0.0, [], 2),
     ],
+    prompt_logprobs=[TokenLogprob(3, -1.5, [(1, -0.5)], 9)],
     finish_reason=FinishReason.STOP,
     stop_reason=5,
     num_prompt_tokens=9,
@@ -109,6 +113,7 @@ MESSAGES = [
     Add(Request("r", [1], drafters={"ngram": False}, prediction=[7, 8])),
     Add(Request("r", [1], grammar=Grammar("regex", "a+", "guided_regex"))),
     Add(Request("r", [1])),
+    Add(Request("r", [1], cache_salt="é")),
     Abort("r"),
     LoadAdapter("r", "bita", "an/adapter"),
     UnloadAdapter("r", "bita"),

@@ -451,3 +451,52 @@ class SchedulerMachine(RuleBasedStateMachine):
 
 TestScheduler = SchedulerMachine.TestCase
 TestScheduler.settings = settings(max_examples=40, stateful_step_count=25, deadline=None)
+
+
+def test_equal_prompts_that_come_together_are_computed_once() -> None:
+    scheduler = make()
+    prompt = list(range(2 * BLOCK + 2))
+    choices = [sequence(name, prompt) for name in "abc"]
+    other = sequence("d", 5)
+    add(scheduler, *choices, other)
+    first = scheduler.schedule()
+    assert names(first) == "ad"  # who shares nothing is not held up
+    commit(scheduler, first)
+    second = scheduler.schedule()
+    assert names(second) == "adbc"
+    assert [item.num_causal for item in second[2:]] == [1, 1]
+    assert [one.num_cached_tokens for one in choices] == [0, 8, 8]
+    scheduler.check_integrity()
+
+
+def test_a_long_common_beginning_is_waited_for_no_further_than_it_goes() -> None:
+    scheduler = make(max_num_batched_tokens=2 * BLOCK)
+    common = list(range(3 * BLOCK))
+    first = sequence("a", [*common, *range(50, 70)])
+    second = sequence("b", [*common, *range(90, 110)])
+    add(scheduler, first, second)
+    for ran in ("a", "a", "a", "a"):
+        items = scheduler.schedule()
+        assert names(items) == ran
+        commit(scheduler, items)
+    assert names(scheduler.schedule()) == "ab"
+    assert second.num_cached_tokens == len(common)
+
+
+def test_who_waits_for_another_goes_on_when_that_leaves() -> None:
+    scheduler = make(max_num_batched_tokens=BLOCK)
+    first, second = sequence("a", list(range(12))), sequence("b", list(range(12)))
+    add(scheduler, first, second)
+    scheduler.schedule()
+    scheduler.finish(first)
+    assert names(scheduler.schedule()) == "b"
+
+
+def test_nothing_is_shared_between_salts() -> None:
+    scheduler = make()
+    prompt = list(range(2 * BLOCK + 1))
+    for name, salt in (("a", ""), ("b", "x"), ("c", "y"), ("d", "x")):
+        request = Request(name, prompt, cache_salt=salt)
+        scheduler.add(Sequence(request, seed=0, adapter=None, max_tokens=99))
+        commit(scheduler, scheduler.schedule())
+    assert [one.num_cached_tokens for one in scheduler.running] == [0, 0, 0, 8]

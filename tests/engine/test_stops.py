@@ -54,3 +54,14 @@ def test_the_end_of_the_text_gives_what_was_kept_back():
 )
 def test_the_stop_that_is_complete_first_wins(stops, text, kept, stop):
     assert StopChecker(stops).push(text) == (kept, stop)
+
+
+def test_the_stop_is_part_of_the_text_where_that_is_asked():
+    assert StopChecker(("END",), include=True).push("hello END there") == ("hello END", "END")
+
+
+def test_a_stop_that_was_complete_too_early_never_counts():
+    checker = StopChecker(("ab", "xabc"))
+    assert checker.push("xab", may_stop=False) == ("", None)
+    assert checker.push("d") == ("xabd", None)
+    assert checker.push("ab") == ("", "ab")

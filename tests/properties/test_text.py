@@ -5,6 +5,7 @@ from itertools import pairwise
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from engine.request import SamplingParams
 from engine.text.detokenizer import Detokenizer
 from engine.text.stops import StopChecker
 from engine.text.stream import TextStream
@@ -95,7 +96,7 @@ def test_stops_do_not_depend_on_the_division_of_the_text(text, stops, cuts):
 def test_a_stop_ends_text_and_tokens_at_the_same_token_in_any_division(text, stops, cuts):
     tokenizer = byte_level()
     tokens = tokenizer.encode(text).ids
-    stream, kept, count, stop = TextStream(tokenizer, [], stops), "", 0, None
+    stream, kept, count, stop = TextStream(tokenizer, [], SamplingParams(stop=stops)), "", 0, None
     pieces = divide(tokens, cuts)
     for i, piece in enumerate(pieces):
         delta = stream.push(piece, finished=i == len(pieces) - 1)

@@ -126,6 +126,9 @@ class StubClient:
                 token_ids=token_ids,
                 text=piece,
                 logprobs=_logprobs(token_ids, request.sampling.logprobs),
+                prompt_logprobs=_logprobs(
+                    request.token_ids[1:], request.sampling.prompt_logprobs if number == 1 else None
+                ),
                 finish_reason=self.finish if last else None,
                 stop_reason=self.stop_reason if last else None,
                 num_prompt_tokens=len(request.token_ids),
@@ -143,7 +146,7 @@ def _logprobs(token_ids: Sequence[int], wanted: int | None) -> list[TokenLogprob
     if wanted is None:
         return None
     top = [(65, -0.5), (66, -float("inf"))][:wanted]
-    return [TokenLogprob(token_id, -0.25, top) for token_id in token_ids]
+    return [TokenLogprob(token_id, -0.25, top, 1) for token_id in token_ids]
 
 
 def model_folder(folder: Path) -> Path:

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from engine.request import FinishReason
-from server.tool_calls.base import ToolCall
+from server.pieces import CallArguments, CallStarted, Text
 from server.tool_calls.hermes import HermesParser
 from tests.server.stub import StubClient
 from tests.server.wire import CHAT, WEATHER, chat, chunks
@@ -28,12 +28,16 @@ def parse(pieces: list[str]) -> list[str | tuple[str, str]]:
     found = [item for piece in pieces for item in parser.feed(piece)]
     joined: list[str | tuple[str, str]] = []
     for item in [*found, *parser.finish()]:
-        if isinstance(item, ToolCall):
-            joined.append((item.name, item.arguments))
-        elif joined and isinstance(joined[-1], str):
-            joined[-1] += item
-        else:
-            joined.append(item)
+        match item:
+            case CallStarted(_, _, name):
+                joined.append((name, ""))
+            case CallArguments(_, text):
+                name, arguments = joined.pop()
+                joined.append((name, arguments + text))
+            case Text(text) if joined and isinstance(joined[-1], str):
+                joined[-1] += text
+            case Text(text):
+                joined.append(text)
     return joined
 
 
@@ -77,8 +81,8 @@ def test_where_the_text_is_cut_makes_no_difference(text: str, cuts: list[int]) -
 
 def test_text_is_held_back_only_while_it_may_begin_a_call() -> None:
     parser = HermesParser()
-    assert parser.feed("Hello <too") == ["Hello"]
-    assert parser.feed("ls>") == [" <tools>"]
+    assert parser.feed("Hello <too") == [Text("Hello")]
+    assert parser.feed("ls>") == [Text(" <tools>")]
 
 
 async def test_an_answer_of_calls_has_no_content(
@@ -95,7 +99,7 @@ async def test_an_answer_of_calls_has_no_content(
     assert json.loads(call["function"]["arguments"]) == {"place": "Łódź"}
 
 
-async def test_streamed_calls_come_whole_and_numbered(
+async def test_streamed_calls_are_numbered_and_named_once(
     http: httpx.AsyncClient, client: StubClient
 ) -> None:
     client.pieces = ["One", " moment. <tool", CALL[5:], *CALL]
@@ -103,8 +107,12 @@ async def test_streamed_calls_come_whole_and_numbered(
     deltas = [chunk["choices"][0]["delta"] for chunk in sent]
     assert "".join(delta.get("content", "") for delta in deltas) == "One moment."
     calls = [call for delta in deltas for call in delta.get("tool_calls", [])]
-    assert [call["index"] for call in calls] == [0, 1]
-    assert all(list(call) == ["index", "id", "type", "function"] for call in calls)
+    started = [call for call in calls if "id" in call]
+    assert [call["index"] for call in started] == [0, 1]
+    assert all(list(call) == ["index", "id", "type", "function"] for call in started)
+    assert {call["function"]["name"] for call in started} == {"weather"}
+    arguments = [call for call in calls if "id" not in call]
+    assert all(list(call["function"]) == ["arguments"] for call in arguments)
     assert sent[-1]["choices"][0]["finish_reason"] == "tool_calls"
     assert deltas[-1] == {}
 

@@ -1,0 +1,26 @@
+"""What the OpenAPI document says of answers that are not worded by FastAPI."""
+
+from __future__ import annotations
+
+from typing import Any, TypeAlias
+
+from pydantic import BaseModel
+
+from server.schemas.answers import ErrorAnswer
+from server.sse import DONE, frame
+
+Responses: TypeAlias = dict[int | str, dict[str, Any]]
+
+ERRORS: Responses = {"default": {"model": ErrorAnswer, "description": "An error."}}
+
+
+def answered_by(model: type[BaseModel], chunk: dict[str, Any]) -> Responses:
+    """An answer as a whole, or as events such as `chunk`."""
+    events = {"schema": {"type": "string"}, "example": (frame(chunk) + DONE).decode()}
+    return {
+        200: {
+            "model": model,
+            "content": {"text/event-stream": events},
+            "description": "The answer, or its parts as server-sent events where `stream` is set.",
+        }
+    }

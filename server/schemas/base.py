@@ -1,0 +1,79 @@
+"""What every request model does: no value is turned into another type, no field is lost silently.
+
+A field is honoured (it is a field of the model), refused by name (`UNSUPPORTED`: it would change
+the answer, and this server does not do it), or, where nobody here knows it, left out and reported
+in a header of the answer (`unknown_fields`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any, ClassVar, Self, TypeAlias
+
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    ModelWrapValidatorHandler,
+    PrivateAttr,
+    model_validator,
+)
+from pydantic_core import PydanticCustomError
+
+NeutralValues: TypeAlias = Mapping[str, tuple[Any, ...]]
+"""Field name -> the values that ask for nothing."""
+
+
+class Schema(BaseModel):
+    """A part of a request's body.
+
+    UNSUPPORTED: known fields that are refused, each with the values that ask for nothing (null is
+    always one).
+    """
+
+    model_config = ConfigDict(strict=True, allow_inf_nan=False)
+
+    UNSUPPORTED: ClassVar[NeutralValues] = {}
+
+    _unknown: list[str] = PrivateAttr(default_factory=list)
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _refuse_unsupported(cls, data: Any, handler: ModelWrapValidatorHandler[Self]) -> Self:
+        if not isinstance(data, dict):
+            return handler(data)
+        for name, neutral in cls.UNSUPPORTED.items():
+            if data.get(name) is not None and not _is_one_of(data[name], neutral):
+                raise unsupported(name)
+        known = {name: value for name, value in data.items() if name not in cls.UNSUPPORTED}
+        model = handler(known)
+        names = {field.alias or name for name, field in cls.model_fields.items()}
+        model._unknown = [name for name in known if name not in names]
+        return model
+
+
+def unknown_fields(model: Schema) -> Iterator[str]:
+    """Dotted paths of what was left out of a request, because nobody here knows it."""
+    yield from model._unknown
+    for name in type(model).model_fields:
+        value = getattr(model, name)
+        for place, part in enumerate(value if isinstance(value, list) else [value]):
+            if isinstance(part, Schema):
+                path = f"{name}.{place}" if isinstance(value, list) else name
+                yield from (f"{path}.{inner}" for inner in unknown_fields(part))
+
+
+def unsupported(name: str, what: str = "Unsupported parameter") -> PydanticCustomError:
+    """The complaint about a field this server knows of and does not serve."""
+    return PydanticCustomError(
+        "unsupported_parameter", "{what}: '{param}'.", {"what": what, "param": name}
+    )
+
+
+def disagrees(name: str, why: str) -> PydanticCustomError:
+    """The complaint about a field that does not go with another one."""
+    return PydanticCustomError("value_error", "{why}", {"param": name, "why": why})
+
+
+def _is_one_of(value: Any, neutral: tuple[Any, ...]) -> bool:
+    # 1 == True, which are different values of a field.
+    return any(value == other and type(value) is type(other) for other in neutral)
