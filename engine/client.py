@@ -115,7 +115,9 @@ class EngineClient:
             raise EngineDead("the engine is not ready")
         inbox: asyncio.Queue[RequestOutput | EngineError] = asyncio.Queue()
         self._queues[request.request_id] = inbox
-        stream = TextStream(self.tokenizer, request.token_ids, request.sampling)
+        stream = TextStream(
+            self.tokenizer, request.token_ids, request.sampling, request.kept_tokens
+        )
         ended = False
         try:
             await self._send(Add(request))

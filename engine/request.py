@@ -138,6 +138,7 @@ class Request:
     speculation: False decodes plainly, one token a forward.
     drafters: source -> whether it drafts, where the request asks for other than the engine's own.
     prediction: tokens the output is expected to have, or empty.
+    kept_tokens: special tokens that are part of the text, for who looks for them there.
     priority: smaller runs first; equal priorities in order of arrival.
     cache_salt: cached KV is shared between requests of the same salt alone.
     grammar: what the output must match, or None.
@@ -150,6 +151,7 @@ class Request:
     speculation: bool = True
     drafters: dict[str, bool] = field(default_factory=dict)
     prediction: list[int] = field(default_factory=list)
+    kept_tokens: list[int] = field(default_factory=list)
     priority: int = 0
     cache_salt: str = ""
     grammar: Grammar | None = None

@@ -22,25 +22,21 @@ from server.pieces import (
 )
 from server.schemas.chat import ChatCompletionRequest
 from server.sse import Event
-from server.tool_calls.hermes import HermesParser
 
 
 class ChatReply:
     """The answer to one chat request, all its choices."""
 
     def __init__(
-        self, body: ChatCompletionRequest, job: Job, tally: Tally, texts: TokenTexts
+        self,
+        body: ChatCompletionRequest,
+        job: Job,
+        tally: Tally,
+        choices: list[Choice],
+        texts: TokenTexts,
     ) -> None:
-        self._body, self._job, self._tally = body, job, tally
+        self._body, self._job, self._tally, self._choices = body, job, tally, choices
         self._extras = Extras(body, job, tally, texts)
-        self._with_logprobs = body.num_logprobs is not None
-        self._choices = [
-            Choice(
-                HermesParser() if body.uses_tools else None,
-                texts if self._with_logprobs else None,
-            )
-            for _ in job.requests
-        ]
 
     async def collect(self, outputs: IndexedOutputs) -> dict[str, Any]:
         """The whole response, once all choices have ended."""
@@ -52,7 +48,7 @@ class ChatReply:
             **self._job.header("chat.completion"),
             **self._extras.of_prompt(0),
             "choices": [self._whole(index, choice) for index, choice in enumerate(self._choices)],
-            "usage": self._tally.usage(),
+            "usage": self._usage(),
             "metrics": self._tally.metrics(),
         }
 
@@ -78,7 +74,7 @@ class ChatReply:
             yield {
                 **self._job.header("chat.completion.chunk"),
                 "choices": [],
-                "usage": self._tally.usage(),
+                "usage": self._usage(),
                 "metrics": self._tally.metrics(),
             }
 
@@ -107,8 +103,19 @@ class ChatReply:
             for place, delta in enumerate(deltas)
         ]
 
+    def _usage(self) -> dict[str, Any]:
+        usage = self._tally.usage()
+        counts = [choice.num_reasoning_tokens for choice in self._choices]
+        exact = [count for count in counts if count is not None]
+        if len(exact) == len(counts):
+            details = usage.setdefault("completion_tokens_details", {})
+            details["reasoning_tokens"] = sum(exact)
+        return usage
+
     def _logprobs(self, entries: list[dict[str, Any]]) -> dict[str, Any] | None:
-        return {"content": entries, "refusal": None} if self._with_logprobs else None
+        if self._body.num_logprobs is None:
+            return None
+        return {"content": entries, "refusal": None}
 
     def _chunk(self, index: int, delta: dict[str, Any], **more: Any) -> Event:
         choice = {"index": index, "delta": delta, "logprobs": None, "finish_reason": None, **more}

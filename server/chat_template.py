@@ -30,14 +30,21 @@ class ChatTemplate:
     """A model's template and the special tokens it may name.
 
     variables: what the template reads besides the conversation; a request may give them.
+    source: its Jinja text.
     """
 
     def __init__(self, source: str, special_tokens: Mapping[str, str] | None = None) -> None:
         self._special_tokens = dict(special_tokens or {})
+        self.source = source
         environment = _environment()
         self._template = environment.from_string(source)
         named = meta.find_undeclared_variables(environment.parse(source))
         self.variables = named - _OURS - set(SPECIAL_TOKENS) - set(environment.globals)
+
+    @property
+    def takes_tools(self) -> bool:
+        """Whether it shows tools to the model."""
+        return "tools" in self.source
 
     @classmethod
     def load(cls, folder: Path) -> ChatTemplate | None:
@@ -144,13 +151,17 @@ def _prepared(message: Mapping[str, Any]) -> dict[str, Any]:
     """A message as templates expect it.
 
     Text parts are joined by newlines, as vLLM does for templates of plain strings; `developer` is
-    the newer name of `system`; arguments of tool calls become objects where they parse.
+    the newer name of `system`; arguments of tool calls become objects where they parse; reasoning
+    is `reasoning_content`.
     """
     prepared = dict(message)
     if prepared["role"] == "developer":
         prepared["role"] = "system"
     if isinstance(prepared.get("content"), list):
         prepared["content"] = "\n".join(part["text"] for part in prepared["content"])
+    # Templates know the older name; who sends an answer back may have either.
+    if reasoning := prepared.pop("reasoning", None):
+        prepared.setdefault("reasoning_content", reasoning)
     if calls := prepared.get("tool_calls"):
         prepared["tool_calls"] = [
             {**call, "function": _with_object(call["function"])} for call in calls

@@ -8,6 +8,7 @@ from pathlib import Path
 from engine.config import EngineConfig
 
 MIB = 1024**2
+AUTO = "auto"
 ADAPTER_NAME = r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,63}"
 
 
@@ -22,6 +23,8 @@ class ServerConfig:
     adapter_dir: folder that adapters may be loaded from; None loads none.
     prompt_log: file that prompts are appended to, for tuning; None keeps none.
     served_model_names: names the model answers to; none takes its folder's name.
+    tool_call_parser, reasoning_parser: names of the forms the model writes calls and reasoning in;
+        AUTO takes them from its template, any other name looks for none.
     max_body_bytes: bytes of a request's body.
     max_concurrent_requests: requests served at once; further ones get 429.
     drain_seconds: seconds that running requests get to end in after SIGTERM.
@@ -37,6 +40,8 @@ class ServerConfig:
     adapter_dir: Path | None = None
     prompt_log: Path | None = None
     served_model_names: tuple[str, ...] = ()
+    tool_call_parser: str = AUTO
+    reasoning_parser: str = AUTO
     max_body_bytes: int = 4 * MIB
     max_concurrent_requests: int = 256
     drain_seconds: int = 30

@@ -62,8 +62,11 @@ def plan(
     prediction: list[int] | None = None,
     grammar: Grammar | None = None,
     prompt_field: str = "prompt",
+    kept_tokens: list[int] | None = None,
 ) -> Job:
     """The engine requests of `body` for these prompts.
+
+    kept_tokens: special tokens that are part of the answers' text.
 
     Raises the 404 of its model, or the 400 of token ids the model does not have.
     """
@@ -87,6 +90,7 @@ def plan(
             priority=body.order,
             cache_salt=body.cache_salt or "",
             grammar=grammar,
+            kept_tokens=kept_tokens or [],
         )
         for index, (prompt, sampling) in enumerate(choices)
     ]

@@ -13,6 +13,7 @@ from server.chat_template import ChatTemplate
 from server.client import Client
 from server.config import ServerConfig
 from server.errors import model_not_found, unavailable
+from server.formats import Formats
 from server.logprobs import TokenTexts
 from server.metrics import Metrics
 from server.prompt_log import PromptLog
@@ -41,6 +42,11 @@ class Serving:
     def token_texts(self) -> TokenTexts:
         """What the model's tokens read as."""
         return TokenTexts(self.client.tokenizer)
+
+    @property
+    def formats(self) -> Formats:
+        """How the model writes reasoning and calls."""
+        return Formats.of(self.config, self.template, self.client.tokenizer)
 
     def check_ready(self) -> None:
         """Raises the 503 of a server whose engine is starting or has gone."""

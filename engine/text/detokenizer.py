@@ -8,7 +8,8 @@ whenever the text is whole, which keeps the work a token constant.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+from functools import lru_cache
 
 from tokenizers import Tokenizer
 
@@ -27,12 +28,20 @@ class Detokenizer:
     tokenizer: decodes; shared, not changed.
     prompt_ids: the prompt, whose last tokens decide about a space at the start.
     skip_special_tokens: whether special tokens have no text.
+    kept: special tokens that have it nevertheless.
     """
 
     def __init__(
-        self, tokenizer: Tokenizer, prompt_ids: Sequence[int], skip_special_tokens: bool = True
+        self,
+        tokenizer: Tokenizer,
+        prompt_ids: Sequence[int],
+        skip_special_tokens: bool = True,
+        kept: Collection[int] = (),
     ) -> None:
-        self._tokenizer, self._skip = tokenizer, skip_special_tokens
+        # The tokenizer can skip all of them or none; to keep some, the others are left out here.
+        some = bool(kept) and skip_special_tokens
+        self._tokenizer, self._skip = tokenizer, skip_special_tokens and not some
+        self._hidden = _special_tokens(tokenizer) - set(kept) if some else frozenset()
         self._window = self._context(prompt_ids)
         # Tokens of the window before the last point at which the text was whole.
         self._num_whole = len(self._window)
@@ -53,6 +62,8 @@ class Detokenizer:
         return self._emit(len(self._text))
 
     def _push(self, token_id: int) -> str:
+        if token_id in self._hidden:
+            return ""
         before = self._text
         self._window.append(token_id)
         self._text = self._decode(self._window)
@@ -89,8 +100,17 @@ class Detokenizer:
         """The prompt's end, as far back as it takes to have text that begins with a character."""
         size = _MIN_CONTEXT
         while size < len(prompt_ids):
-            text = self._decode(prompt_ids[-size:])
+            text = self._decode(self._shown(prompt_ids[-size:]))
             if text and not text.startswith(_REPLACEMENT):
                 break
             size *= 2
-        return list(prompt_ids[-size:])
+        return self._shown(prompt_ids[-size:])
+
+    def _shown(self, token_ids: Sequence[int]) -> list[int]:
+        return [token_id for token_id in token_ids if token_id not in self._hidden]
+
+
+@lru_cache(maxsize=4)  # a millisecond for a vocabulary that reserves a thousand
+def _special_tokens(tokenizer: Tokenizer) -> frozenset[int]:
+    added = tokenizer.get_added_tokens_decoder()
+    return frozenset(token_id for token_id, token in added.items() if token.special)

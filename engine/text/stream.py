@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from tokenizers import Tokenizer
@@ -26,12 +26,19 @@ class TextDelta:
 
 
 class TextStream:
-    """Detokenizer and stop strings of one request, whose stops are not empty strings."""
+    """Detokenizer and stop strings of one request, whose stops are not empty strings.
+
+    kept: special tokens that have a text here.
+    """
 
     def __init__(
-        self, tokenizer: Tokenizer, prompt_ids: Sequence[int], params: SamplingParams
+        self,
+        tokenizer: Tokenizer,
+        prompt_ids: Sequence[int],
+        params: SamplingParams,
+        kept: Collection[int] = (),
     ) -> None:
-        self._detokenizer = Detokenizer(tokenizer, prompt_ids, params.skip_special_tokens)
+        self._detokenizer = Detokenizer(tokenizer, prompt_ids, params.skip_special_tokens, kept)
         self._checker = StopChecker(params.stop, params.include_stop)
         self._min_tokens, self._num_tokens = params.min_tokens, 0
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 
@@ -38,6 +39,9 @@ def option(
     parser: argparse._ActionsContainer, flag: str, *, default: Any, help: str, **more: Any
 ) -> None:
     """Add `--some-flag`, which BITA_SOME_FLAG sets where the command line does not."""
+    if "choices" in more:
+        # argparse checks the choices of the command line alone.
+        more["type"] = _one_of(more["choices"])
     variable = "BITA_" + flag.removeprefix("--").replace("-", "_").upper()
     parser.add_argument(
         flag,
@@ -57,6 +61,15 @@ def repeatable(parser: argparse._ActionsContainer, flag: str, *, help: str, meta
         metavar=metavar,
         help=f"{help} May be repeated. [{variable}, comma-separated]",
     )
+
+
+def _one_of(choices: Sequence[str]) -> Callable[[str], str]:
+    def check(text: str) -> str:
+        if text not in choices:
+            raise argparse.ArgumentTypeError(f"{text!r} is none of {', '.join(choices)}")
+        return text
+
+    return check
 
 
 class _Replacing(argparse.Action):

@@ -133,12 +133,18 @@ def _ask(console: Console, http: httpx.Client, request: dict[str, Any]) -> Answe
     console.print("[bold green]model[/bold green] ", end="")
     reply = Answer()
     first: float | None = None
+    thinking = False
     try:
         for chunk in stream(http, request):
             now = time.perf_counter()
             for choice in chunk["choices"]:
                 text = choice["delta"].get("content") or ""
-                first = now if first is None and text else first
+                thought = choice["delta"].get("reasoning_content") or ""
+                first = now if first is None and (text or thought) else first
+                console.print(thought, end="", style="dim", markup=False, soft_wrap=True)
+                if text and thinking:
+                    console.print("\n")
+                thinking = bool(thought) or (thinking and not text)
                 reply.text += text
                 console.print(text, end="", markup=False, soft_wrap=True)
             if chunk.get("usage"):

@@ -11,7 +11,9 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
+from server import reasoning
 from server.commands.base import option, repeatable
+from server.tool_calls import families
 
 if TYPE_CHECKING:
     from server.config import ServerConfig
@@ -83,8 +85,29 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="Append every prompt to a file that `bita tune --prompts` reads (default: none is "
         "kept).",
     )
+    _add_answer_arguments(parser)
     _add_engine_arguments(parser)
     _add_limits(parser)
+
+
+def _add_answer_arguments(parser: argparse.ArgumentParser) -> None:
+    answers = parser.add_argument_group("how answers are read")
+    option(
+        answers,
+        "--tool-call-parser",
+        default="auto",
+        choices=("auto", *families.FAMILIES, "none"),
+        help="Form in which the model writes tool calls (default: auto, by its chat template; none "
+        "leaves them in the text).",
+    )
+    option(
+        answers,
+        "--reasoning-parser",
+        default="auto",
+        choices=("auto", *reasoning.FORMATS, "none"),
+        help="Form in which the model thinks before it answers (default: auto, by its chat "
+        "template; none leaves it in the text).",
+    )
 
 
 def _add_engine_arguments(parser: argparse.ArgumentParser) -> None:
@@ -267,6 +290,8 @@ def config_of(options: argparse.Namespace) -> ServerConfig:
         adapter_dir=adapter_dir,
         prompt_log=Path(options.log_prompts) if options.log_prompts else None,
         served_model_names=tuple(options.served_model_name),
+        tool_call_parser=options.tool_call_parser,
+        reasoning_parser=options.reasoning_parser,
         max_body_bytes=options.max_body_size,
         max_concurrent_requests=options.max_concurrent_requests,
         drain_seconds=options.drain_seconds,

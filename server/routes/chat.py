@@ -10,11 +10,11 @@ from server.answer import answer
 from server.body import JsonRoute
 from server.chat_reply import ChatReply
 from server.context import record_of
+from server.errors import invalid
 from server.openapi import answered_by
 from server.schemas.answers import ChatCompletion
 from server.schemas.chat import ChatCompletionRequest
 from server.serving import Serving, ServingDep
-from server.tool_calls.grammar import tool_grammar
 from server.warnings import note_unknown
 
 router = APIRouter(tags=["chat"], route_class=JsonRoute)
@@ -40,6 +40,7 @@ async def create_chat_completion(
     serving.check_ready()
     note_unknown(request, body)
     serving.adapter_for(body.model)
+    formats = serving.formats
     job = generation.plan(
         serving,
         body,
@@ -49,16 +50,24 @@ async def create_chat_completion(
         max_tokens=body.token_limit,
         logprobs=body.num_logprobs,
         prediction=await _prediction(body, serving),
-        grammar=tool_grammar(body) or body.grammar,
+        grammar=formats.grammar(body),
+        kept_tokens=formats.kept_tokens(body.uses_tools),
     )
     tally = generation.Tally(job, record_of(request))
-    reply = ChatReply(body, job, tally, serving.token_texts)
+    choices = formats.choices(body, job.requests)
+    reply = ChatReply(body, job, tally, choices, serving.token_texts)
     return await answer(
         request, reply, generation.run(serving, job, tally), stream=bool(body.stream)
     )
 
 
 async def _prompt(body: ChatCompletionRequest, serving: Serving) -> list[int]:
+    if serving.template is not None and body.uses_tools and not serving.template.takes_tools:
+        raise invalid(
+            "This model's chat template does not show it any tools.",
+            "tools",
+            "unsupported_parameter",
+        )
     tools = body.tool_dicts if body.uses_tools else None
     token_ids = await prompts.of_conversation(
         serving,

@@ -33,14 +33,17 @@ class FunctionCall(Schema):
 
     name: str
     arguments: str
+    # What openai's stream helper adds; it says the same.
+    parsed_arguments: Any = Field(None, exclude=True)
 
 
 class ToolCallMessage(Schema):
-    """A call the assistant made earlier."""
+    """A call the assistant made earlier. index: its number, which chunks of a stream have."""
 
     id: str
     type: Literal["function"]
     function: FunctionCall
+    index: int | None = Field(None, exclude=True)
 
 
 class Message(Schema):
@@ -59,6 +62,11 @@ class Message(Schema):
     name: str | None = None
     tool_calls: list[ToolCallMessage] | None = None
     tool_call_id: str | None = None
+    reasoning_content: str | None = Field(
+        None, description="Of an earlier answer, for templates that show it again."
+    )
+    parsed: Any = Field(None, exclude=True)
+    reasoning: str | None = Field(None, description="Another name of 'reasoning_content'.")
 
     @model_validator(mode="after")
     def _has_what_its_role_needs(self) -> Message:
@@ -68,6 +76,9 @@ class Message(Schema):
             raise _needed("tool_call_id")
         if self.role != "assistant" and self.tool_calls:
             raise disagrees("tool_calls", "only an assistant's message has calls")
+        for name in ("reasoning_content", "reasoning"):
+            if self.role != "assistant" and getattr(self, name):
+                raise disagrees(name, "only an assistant's message has it")
         return self
 
 
@@ -208,9 +219,7 @@ class ChatCompletionRequest(StructuredRequest, Conversation):
     tool_choice: Literal["auto", "none", "required"] | NamedTool | None = Field(
         None, description="Whether the model may, must or must not call, or the function it must."
     )
-    parallel_tool_calls: bool | None = Field(
-        None, description="`false`: one call at most, after which the answer ends."
-    )
+    parallel_tool_calls: bool | None = Field(None, description="`false`: one call at most.")
 
     @model_validator(mode="after")
     def _fields_agree(self) -> ChatCompletionRequest:

@@ -1,4 +1,4 @@
-"""What an answer must look like: OpenAI's `response_format`, others' names for the same and more."""
+"""What an answer must look like: `response_format`, and others' names for the same and more."""
 
 from __future__ import annotations
 
@@ -143,9 +143,7 @@ class StructuredRequest(GenerationRequest):
     )
     regex: Text | None = Field(None, description="As `structured_outputs.regex`; SGLang's.")
     ebnf: Text | None = Field(None, description="As `structured_outputs.grammar`; SGLang's.")
-    grammar: Text | None = Field(
-        None, description="As `structured_outputs.grammar`; llama.cpp's."
-    )
+    grammar: Text | None = Field(None, description="As `structured_outputs.grammar`; llama.cpp's.")
 
     @model_validator(mode="after")
     def _one_constraint(self) -> StructuredRequest:

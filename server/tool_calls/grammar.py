@@ -8,11 +8,13 @@ with references of its own. Free text ends where it comes to what every call beg
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from engine.request import JSON_STYLE, Grammar
+from server.errors import invalid
 from server.schemas.chat import ChatCompletionRequest, Function
 from server.schemas.structured import as_strict
 
@@ -21,73 +23,146 @@ NO_ARGUMENTS: dict[str, Any] = {"type": "object", "properties": {}, "additionalP
 
 @dataclass(frozen=True, slots=True)
 class CallFormat:
-    """How calls are written, all of it plain text.
+    """How calls are written: a block of one or several, or several blocks.
 
-    trigger: begins every call, and nothing else. before_name: from there to the function's name, a
-        JSON string. before_arguments: from there to the arguments, a JSON object. end: of a call.
-    between: two calls.
+    before_name: from a call's beginning to the function's name, a JSON string. before_arguments:
+        from there to the arguments, a JSON object. end: of a call.
+    trigger: begins every block, and nothing else; empty where nothing says that a call begins.
+    opening: from there to the first call. closing: of a block.
+    between: two calls of a block, or None where a block has one. between_blocks: likewise.
     """
 
-    trigger: str
     before_name: str
     before_arguments: str
     end: str
-    between: str
+    trigger: str = ""
+    opening: str = ""
+    closing: str = ""
+    between: str | None = None
+    between_blocks: str | None = None
 
 
-HERMES = CallFormat(
-    trigger="<tool_call>",
-    before_name='\n{"name": ',
-    before_arguments=', "arguments": ',
-    end="}\n</tool_call>",
-    between="\n",
-)
+FORMATS = {
+    "hermes": CallFormat(
+        trigger="<tool_call>",
+        before_name='\n{"name": ',
+        before_arguments=', "arguments": ',
+        end="}\n</tool_call>",
+        between_blocks="\n",
+    ),
+    "mistral": CallFormat(
+        trigger="[TOOL_CALLS]",
+        opening="[",
+        before_name='{"name": ',
+        before_arguments=', "arguments": ',
+        end="}",
+        between=", ",
+        closing="]",
+    ),
+    "llama3": CallFormat(
+        before_name='{"name": ', before_arguments=', "parameters": ', end="}", between="; "
+    ),
+    "json": CallFormat(
+        before_name='{"name": ', before_arguments=', "arguments": ', end="}", between=", "
+    ),
+}
+"""A family's name -> how grammars write its calls."""
 
 
-def tool_grammar(body: ChatCompletionRequest, form: CallFormat = HERMES) -> Grammar | None:
+def tool_grammar(
+    body: ChatCompletionRequest, form: CallFormat | None, special: Mapping[str, int]
+) -> Grammar | None:
     """What `tools` and the fields beside it demand of an answer; None where that is nothing.
 
     A call that is forced, or a function that is `strict`, or at most one call: each is enforced.
     With a `response_format`, an answer is either calls or what that wants.
+
+    form: how the model writes calls; None is not known. special: the markers in it that are special
+    tokens, with their ids.
+    Raises the 400 of a demand that calls of this form cannot be held to.
     """
     if not body.uses_tools:
         return None
     functions = [tool.function for tool in body.tools or []]
     named, one = body.named_tool, body.parallel_tool_calls is False
-    schema = body.response_format.enforced if body.response_format else None
+    field = _demanding(body, functions)
+    if form is None or not (form.trigger or body.forces_call):
+        if field is None:
+            return None  # of several calls all but the first are dropped where they are read
+        why = "No grammar is known for the form in which this model writes calls."
+        raise invalid(f"Unsupported '{field}': {why}", field, "unsupported_parameter")
     if named is not None:
         functions = [function for function in functions if function.name == named]
+    rules = _Rules(form, special)
+    schema = body.response_format.enforced if body.response_format else None
     if body.forces_call:
-        start = "call" if one or named is not None else _calls(form)
+        start = rules.calls(one or named is not None)
     elif schema is not None:
-        start = f"{'call' if one else _calls(form)} | %json {_in_grammar(schema)}"
+        start = f"{rules.calls(one)} | %json {_in_grammar(schema)}"
     elif one:
         start = "call_after_text | TEXT"
-    elif any(function.strict for function in functions):
+    elif field is not None:
         start = "call_after_text* TEXT"
     else:
         return None
-    return Grammar("lark", _lark(start, functions, form), "tools")
+    return Grammar("lark", rules.grammar(start, functions, one or named is not None), "tools")
 
 
-def _lark(start: str, functions: Sequence[Function], form: CallFormat) -> str:
-    names = " | ".join(f"f{number}" for number in range(len(functions)))
-    rules = [
-        f"start: {start}",
-        f"call: {_literal(form.trigger)} body",
-        "call_after_text: text_and_trigger body",
-        f"text_and_trigger[lazy]: TEXT {_literal(form.trigger)}",
-        r"TEXT: /(.|\n)*/",
-        f"body: {_literal(form.before_name)} ({names}) {_literal(form.end)}",
-    ]
-    for number, function in enumerate(functions):
-        before = json.dumps(function.name, ensure_ascii=False) + form.before_arguments
-        rules.append(f"f{number}: {_literal(before)} %json {_arguments(function)}")
-    return "\n".join(rules)
+def _demanding(body: ChatCompletionRequest, functions: Sequence[Function]) -> str | None:
+    """The field that lets only some answers pass, besides `parallel_tool_calls`."""
+    if body.forces_call:
+        return "tool_choice"
+    if body.constraint is not None:
+        return "response_format"
+    strict = [number for number, function in enumerate(functions) if function.strict]
+    return f"tools.{strict[0]}.function.strict" if strict else None
 
 
-def _calls(form: CallFormat) -> str:
-    return f"call ({_literal(form.between)} call)*"
+@dataclass(frozen=True, slots=True)
+class _Rules:
+    form: CallFormat
+    special: Mapping[str, int]
+
+    def calls(self, one: bool) -> str:
+        """Blocks of calls, or one block."""
+        block = f"{self.literal(self.form.trigger)} block"
+        if one or self.form.between_blocks is None:
+            return block
+        return f"{block} ({self.literal(self.form.between_blocks)} {block})*"
+
+    def grammar(self, start: str, functions: Sequence[Function], one: bool) -> str:
+        """All of it; one: a block has one call."""
+        form, literal = self.form, self.literal
+        names = " | ".join(f"f{number}" for number in range(len(functions)))
+        more = "" if one or form.between is None else f"({literal(form.between)} call)*"
+        rules = [
+            f"start: {start}",
+            f"block: {literal(form.opening)} call {more} {literal(form.closing)}",
+            f"call: {literal(form.before_name)} ({names}) {literal(form.end)}",
+        ]
+        if "TEXT" in start:
+            # A special token ends a text by itself.
+            lazy = "" if form.trigger in self.special else "[lazy]"
+            rules += [
+                "call_after_text: text_and_trigger block",
+                f"text_and_trigger{lazy}: TEXT {literal(form.trigger)}",
+                r"TEXT: /(.|\n)*/",
+            ]
+        for number, function in enumerate(functions):
+            name = json.dumps(function.name, ensure_ascii=False)
+            before = f"{json.dumps(name)} {literal(form.before_arguments)}"
+            rules.append(f"f{number}: {before} %json {_arguments(function)}")
+        return "\n".join(rules)
+
+    def literal(self, text: str) -> str:
+        """A text as it is, its special tokens by number."""
+        markers = "|".join(map(re.escape, self.special))
+        parts = re.split(f"({markers})", text) if markers else [text]
+        return " ".join(
+            f"<[{self.special[part]}]>" if part in self.special else json.dumps(part)
+            for part in parts
+            if part
+        )
 
 
 def _arguments(function: Function) -> str:
@@ -97,7 +172,3 @@ def _arguments(function: Function) -> str:
 
 def _in_grammar(schema: dict[str, Any]) -> str:
     return json.dumps({**schema, "x-guidance": {**schema["x-guidance"], **JSON_STYLE}})
-
-
-def _literal(text: str) -> str:
-    return json.dumps(text)

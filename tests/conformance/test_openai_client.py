@@ -38,7 +38,9 @@ def client() -> StubClient:
 @pytest.fixture
 def url(client: StubClient, tmp_path: Path) -> Iterator[str]:
     """A server in a thread; its lifespan starts and stops the stub."""
-    app = create_app(server_config(model_folder(tmp_path), api_keys=(KEY,)), client)
+    app = create_app(
+        server_config(model_folder(tmp_path), api_keys=(KEY,), reasoning_parser="think"), client
+    )
     with socket.create_server(("127.0.0.1", 0)) as listening:
         config = uvicorn.Config(app, log_config=None, lifespan="on", timeout_graceful_shutdown=5)
         server = uvicorn.Server(config)
@@ -124,15 +126,40 @@ async def test_a_tool_call_and_its_result(api: AsyncOpenAI, client: StubClient) 
 
 
 async def test_streamed_tool_calls(api: AsyncOpenAI, client: StubClient) -> None:
-    client.pieces = list(CALL)
+    client.pieces = list(CALL + CALL.replace("here", "there"))
     async with api.chat.completions.stream(
         model=MODEL, messages=MESSAGES, tools=[WEATHER]
     ) as stream:
+        arguments = [
+            event.arguments_delta
+            async for event in stream
+            if event.type == "tool_calls.function.arguments.delta"
+        ]
         answer = await stream.get_final_completion()
     calls = answer.choices[0].message.tool_calls
     assert calls is not None
-    assert calls[0].function.name == "weather"
+    assert [call.function.name for call in calls] == ["weather"] * 2
+    given = [json.loads(call.function.arguments) for call in calls]
+    assert given == [{"place": "here"}, {"place": "there"}]
+    assert len(arguments) > 10
+    assert "".join(arguments) == "".join(call.function.arguments for call in calls)
     assert answer.choices[0].finish_reason == "tool_calls"
+
+
+async def test_streamed_reasoning(api: AsyncOpenAI, client: StubClient) -> None:
+    client.pieces = list(f"<think>so so</think>Hi. {CALL}")
+    async with api.chat.completions.stream(
+        model=MODEL, messages=MESSAGES, tools=[WEATHER]
+    ) as stream:
+        message = (await stream.get_final_completion()).choices[0].message
+    assert message.content == "Hi."
+    assert (message.model_extra or {})["reasoning_content"] == "so so"
+    assert message.tool_calls is not None
+    client.pieces = ["Sunny."]
+    result: Any = {"role": "tool", "content": "sun", "tool_call_id": message.tool_calls[0].id}
+    history: list[Any] = [*MESSAGES, message, result]
+    after = await api.chat.completions.create(model=MODEL, messages=history, tools=[WEATHER])
+    assert after.choices[0].message.content == "Sunny."
 
 
 async def test_completions(api: AsyncOpenAI) -> None:

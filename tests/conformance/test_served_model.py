@@ -128,7 +128,7 @@ def test_many_streams_at_once_say_what_each_says_alone(url: str, client: openai.
         ({"temperature": 9}, "temperature"),
         ({"max_tokens": 5000}, "messages"),
         ({"logit_bias": {"99999": 1}}, "logit_bias"),
-        ({"extra_body": {"guided_regex": "a"}}, "guided_regex"),
+        ({"extra_body": {"bad_words": ["a"]}}, "bad_words"),
     ],
 )
 def test_a_bad_request_is_refused_by_the_name_of_its_field(

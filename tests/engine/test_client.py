@@ -205,6 +205,23 @@ async def test_each_request_gets_its_own_outputs_with_text(
     assert second[-1].token_ids[-1] == 256
 
 
+async def test_special_tokens_that_a_request_keeps_are_part_of_its_text(
+    client: EngineClient, fake: FakeEngine
+) -> None:
+    begin = client.tokenizer.token_to_id("<|begin|>")
+    streams = [
+        asyncio.create_task(collect(client.generate(Request(name, [1], kept_tokens=kept))))
+        for name, kept in (("a", [begin]), ("b", []))
+    ]
+    assert [await fake.hears(), await fake.hears()]
+    for name in "ab":
+        said = output(name, "so", finish=FinishReason.STOP)
+        said.token_ids.insert(1, begin)
+        fake.say(said)
+    [kept], [dropped] = [await stream for stream in streams]
+    assert (kept.text, dropped.text) == ("s<|begin|>o", "so")
+
+
 async def test_the_token_that_ended_it_has_no_text(client: EngineClient, fake: FakeEngine) -> None:
     stream = asyncio.create_task(collect(client.generate(request("a"))))
     await fake.hears()

@@ -1,6 +1,7 @@
 """Detokenizer: whole characters as soon as they are certain, spaces as in the whole text."""
 
 import pytest
+from tokenizers import Tokenizer
 
 from engine.text.detokenizer import Detokenizer
 from tests.engine.tokenizers import EOS, byte_fallback, byte_level, ids, metaspace
@@ -107,6 +108,21 @@ def test_special_tokens_have_no_text_unless_asked_for():
     [eos] = ids(tokenizer, EOS)
     assert "".join(stream(tokenizer, [], [*tokenizer.encode("a b").ids, eos])) == "a b"
     assert Detokenizer(tokenizer, [], skip_special_tokens=False).push([eos]) == EOS
+
+
+@pytest.mark.parametrize("make", [byte_level, byte_fallback])
+def test_some_special_tokens_can_be_part_of_the_text(make):
+    tokenizer = Tokenizer.from_str(make().to_str())
+    tokenizer.add_special_tokens(["[CALLS]"])
+    marker, eos = tokenizer.token_to_id("[CALLS]"), tokenizer.token_to_id(EOS)
+    before, after = tokenizer.encode("the cat").ids, tokenizer.encode(" sat").ids
+    tokens = [*before, eos, marker, *after, eos]
+    detokenizer = Detokenizer(tokenizer, [eos], kept=[marker])
+    shown = [*before, marker, *after]
+    text = "".join([detokenizer.push([token]) for token in tokens]) + detokenizer.finish()
+    assert text == tokenizer.decode(shown, skip_special_tokens=False)
+    assert "[CALLS]" in text
+    assert EOS not in text
 
 
 def test_tokens_without_text_do_not_pile_up():

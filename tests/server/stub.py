@@ -21,6 +21,7 @@ MODEL, ADAPTER = "stub-model", "quick"
 VOCAB_SIZE = 258
 
 TEMPLATE = (
+    "{#- calls are written <tool_call>{...}</tool_call> -#}"
     "{%- for message in messages -%}"
     "<{{ message.role }}>{{ message.content or '' }}"
     "{%- for call in message.tool_calls or [] -%}{{ call.function | tojson }}{%- endfor -%}"

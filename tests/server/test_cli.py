@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import io
 import json
 from pathlib import Path
 
 import httpx
 import pytest
+from rich.console import Console
 
 from engine.errors import EngineError
 from server import cli
@@ -90,6 +92,17 @@ def test_an_unknown_drafter_is_refused() -> None:
         serve.drafter_names("bita,oracle")
 
 
+def test_parsers_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = serve.config_of(options("--model", str(tmp_path)))
+    assert (config.tool_call_parser, config.reasoning_parser) == ("auto", "auto")
+    given = ["--tool-call-parser", "llama3", "--reasoning-parser", "none"]
+    config = serve.config_of(options("--model", str(tmp_path), *given))
+    assert (config.tool_call_parser, config.reasoning_parser) == ("llama3", "none")
+    monkeypatch.setenv("BITA_TOOL_CALL_PARSER", "llama9")
+    with pytest.raises(SystemExit):
+        options("--model", str(tmp_path))
+
+
 def test_adapters_may_come_and_go_where_somebody_holds_the_admin_key(tmp_path: Path) -> None:
     given = ["--model", str(tmp_path), "--adapter", "a=x"]
     config = serve.config_of(options(*given))
@@ -155,3 +168,15 @@ def test_chat_repeats_the_servers_own_error() -> None:
         pytest.raises(chat.ServerError, match="no such model"),
     ):
         list(chat.stream(http, {}))
+
+
+def test_reasoning_is_shown_apart_from_the_answer() -> None:
+    deltas = [{"reasoning_content": "so "}, {"reasoning_content": "so"}, {"content": "Hi."}]
+    events = [{"choices": [{"delta": delta}]} for delta in deltas]
+    text = "".join(f"data: {json.dumps(event)}\n\n" for event in events)
+    transport = httpx.MockTransport(lambda _: httpx.Response(200, text=text))
+    shown = io.StringIO()
+    with httpx.Client(transport=transport, base_url="http://server") as http:
+        answer = chat._ask(Console(file=shown), http, {})
+    assert answer.text == "Hi."
+    assert shown.getvalue() == "model so so\n\nHi.\n"

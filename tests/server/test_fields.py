@@ -29,12 +29,13 @@ ROUTES = {
     DetokenizeRequest: ("/detokenize", {"tokens": [1, 2]}),
 }
 TEMPLATE = (
+    "{#- calls are written <tool_call>{...}</tool_call> -#}"
     "{%- for m in messages -%}{{ m | tojson }}{%- endfor -%}{{ tools | tojson }}"
     "{{ enable_thinking }}{{ reasoning_effort }}{{ verbosity }}"
     "{%- if add_generation_prompt -%}<assistant>{%- endif -%}"
 )
 HI = [{"role": "user", "content": "Hi"}]
-CALL = {"id": "1", "type": "function", "function": {"name": "f", "arguments": "{}"}}
+CALL: dict[str, Any] = {"id": "1", "type": "function", "function": {"name": "f", "arguments": "{}"}}
 
 # Field -> (value, what else the request has, with and without it). By class where it matters.
 COMMON: dict[str, tuple[Any, dict[str, Any]]] = {
@@ -64,6 +65,16 @@ COMMON: dict[str, tuple[Any, dict[str, Any]]] = {
     "service_tier": ("flex", {}),
     "priority": (3, {}),
     "cache_salt": ("s", {}),
+    "response_format": ({"type": "json_object"}, {}),
+    "structured_outputs": ({"regex": "a"}, {}),
+    "guided_json": ({"type": "object"}, {}),
+    "guided_regex": ("a", {}),
+    "guided_choice": (["a"], {}),
+    "guided_grammar": ("start: /a/", {}),
+    "json_schema": ({"type": "object"}, {}),
+    "regex": ("a", {}),
+    "ebnf": ('root ::= "a"', {}),
+    "grammar": ('root ::= "a"', {}),
     "user": ("u", {}),
     "metadata": ({"a": "b"}, {}),
     "safety_identifier": ("s", {}),
@@ -87,7 +98,8 @@ VALUES: dict[type[Schema], dict[str, tuple[Any, dict[str, Any]]]] = {
         "prediction": ({"type": "content", "content": "Hello"}, {}),
         "reasoning_effort": ("low", {}),
         "verbosity": ("low", {}),
-        "tool_choice": ("none", {"tools": [WEATHER]}),
+        "tool_choice": ("required", {"tools": [WEATHER]}),
+        "parallel_tool_calls": (False, {"tools": [WEATHER]}),
     },
     CompletionRequest: {
         **COMMON,
@@ -107,6 +119,8 @@ VALUES: dict[type[Schema], dict[str, tuple[Any, dict[str, Any]]]] = {
     },
     DetokenizeRequest: {"model": ("none of ours", {}), "tokens": ([5], {})},
 }
+# What the model says where the field is about that.
+SAYS = {"parallel_tool_calls": ['<tool_call>{"name": "f", "arguments": {}}</tool_call>'] * 2}
 # Parts of a request: (class, field) -> the request's fields without it, and with it.
 ASKED: dict[str, Any] = {"type": "function", "function": {"name": "f"}}
 
@@ -127,6 +141,22 @@ def predicted(content: Any) -> dict[str, Any]:
     return {"prediction": {"type": "content", "content": content}}
 
 
+def formatted(**fields: Any) -> dict[str, Any]:
+    schema = {"name": "x", "schema": {"type": "object"}, **fields}
+    return {"response_format": {"type": "json_schema", "json_schema": schema}}
+
+
+def formed(**how: Any) -> dict[str, Any]:
+    return {"structured_outputs": how}
+
+
+def chosen(name: str = "f", **fields: Any) -> dict[str, Any]:
+    """Two functions, of which one must be called."""
+    choice = {"type": "function", "function": {"name": name}, **fields}
+    other = {"type": "function", "function": {"name": "g"}}
+    return {"tools": [ASKED, other], "tool_choice": choice}
+
+
 def drafts(**who: Any) -> dict[str, Any]:
     return {"speculation": who}
 
@@ -143,6 +173,11 @@ PARTS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
         said(role="assistant"),
         said(role="assistant", tool_calls=[CALL]),
     ),
+    "Message.reasoning_content": (
+        said(role="assistant"),
+        said(role="assistant", reasoning_content="So."),
+    ),
+    "Message.reasoning": (said(role="assistant"), said(role="assistant", reasoning="So.")),
     "Message.tool_call_id": (
         said(role="tool", tool_call_id="1"),
         said(role="tool", tool_call_id="2"),
@@ -159,6 +194,23 @@ PARTS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "Function.name": (asked(), asked(name="g")),
     "Function.description": (asked(), asked(description="d")),
     "Function.parameters": (asked(), asked(parameters={"type": "object"})),
+    "Function.strict": (asked(), asked(strict=True)),
+    "NamedTool.type": (chosen(), chosen(type="x")),
+    "NamedTool.function": (chosen(), chosen("g")),
+    "FunctionName.name": (chosen(), chosen("g")),
+    "ResponseFormat.type": (
+        {"response_format": {"type": "text"}},
+        {"response_format": {"type": "json_object"}},
+    ),
+    "ResponseFormat.json_schema": (formatted(), formatted(schema={"type": "array"})),
+    "JsonSchemaFormat.name": (formatted(), formatted(name="not a name")),
+    "JsonSchemaFormat.json_schema": (formatted(), formatted(schema={"type": "array"})),
+    "JsonSchemaFormat.strict": (formatted(), formatted(strict=True)),
+    "StructuredOutputs.json_schema": (formed(json="{}"), formed(json={"type": "array"})),
+    "StructuredOutputs.json_object": (formed(json="{}"), formed(json_object=True)),
+    "StructuredOutputs.regex": (formed(regex="a"), formed(regex="b")),
+    "StructuredOutputs.choice": (formed(choice=["a"]), formed(choice=["b"])),
+    "StructuredOutputs.grammar": (formed(grammar="a"), formed(grammar="b")),
     "Prediction.type": (predicted("a"), {"prediction": {"type": "x", "content": "a"}}),
     "Prediction.content": (predicted("a"), predicted([{"type": "text", "text": "b"}])),
     "StreamOptions.include_usage": ({"stream": True}, counted(include_usage=True)),
@@ -170,6 +222,16 @@ PARTS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "Speculation.bita": ({}, drafts(bita=False)),
     "Speculation.ngram": ({}, drafts(ngram=False)),
     "Speculation.prediction": ({}, drafts(prediction=False)),
+}
+# What says nothing to the model, or what openai's own objects carry beside what they say.
+SILENT: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
+    "Message.parsed": (said(role="assistant"), said(role="assistant", parsed={"a": 1})),
+    "JsonSchemaFormat.description": (formatted(), formatted(description="d")),
+    "ToolCallMessage.index": (called(), called(index=0)),
+    "FunctionCall.parsed_arguments": (
+        called(),
+        called(function={**CALL["function"], "parsed_arguments": {}}),
+    ),
 }
 
 
@@ -226,6 +288,7 @@ async def test_a_field_changes_what_it_says_or_says_that_it_changes_nothing(
     fields_http: httpx.AsyncClient, client: StubClient, model: type[Schema], name: str
 ) -> None:
     value, more = VALUES[model][name]
+    client.pieces = SAYS.get(name, StubClient.pieces)
     before = {**ROUTES[model][1], **more}
     one = await observed(fields_http, client, model, before)
     other = await observed(fields_http, client, model, {**before, name: value})
@@ -271,9 +334,22 @@ async def test_a_part_of_a_field_changes_something(
     assert one != other
 
 
+@pytest.mark.parametrize("name", SILENT)
+async def test_a_part_without_a_say_changes_nothing(
+    fields_http: httpx.AsyncClient, client: StubClient, name: str
+) -> None:
+    without, with_it = SILENT[name]
+    one = await observed(fields_http, client, ChatCompletionRequest, chat(**without))
+    assert one == await observed(fields_http, client, ChatCompletionRequest, chat(**with_it))
+    assert one[0] == 200
+
+
 def test_every_part_is_tested() -> None:
     parts = {part for model in ROUTES for part in _parts_of(model)} - set(ROUTES)
-    assert {f"{part.__name__}.{name}" for part in parts for name in part.model_fields} == set(PARTS)
+    assert {f"{part.__name__}.{name}" for part in parts for name in part.model_fields} == {
+        *PARTS,
+        *SILENT,
+    }
 
 
 def _parts_of(model: type[Schema]) -> Iterator[type[Schema]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -11,7 +12,9 @@ import pytest
 from engine.errors import RequestError
 from engine.request import Grammar
 from server.schemas.structured import LENIENT
-from tests.server.stub import StubClient
+from server.warnings import HEADER
+from tests.server.conftest import MakeHttp
+from tests.server.stub import MODEL, StubClient
 from tests.server.wire import CHAT, COMPLETIONS, WEATHER, chat, completion, error_of
 
 SCHEMA = {"type": "object", "properties": {"a": {"type": "integer"}}}
@@ -60,6 +63,11 @@ def given(grammar: Grammar) -> Any:
         ({"guided_regex": "a+"}, "regex", "a+", "guided_regex"),
         ({"guided_choice": ["a"]}, "choice", ["a"], "guided_choice"),
         ({"guided_grammar": "root ::= a"}, "ebnf", "root ::= a", "guided_grammar"),
+        ({"json_schema": SCHEMA}, "json_schema", SCHEMA, "json_schema"),
+        ({"json_schema": json.dumps(SCHEMA)}, "json_schema", SCHEMA, "json_schema"),
+        ({"regex": "a+"}, "regex", "a+", "regex"),
+        ({"ebnf": "root ::= a"}, "ebnf", "root ::= a", "ebnf"),
+        ({"grammar": "root ::= a"}, "ebnf", "root ::= a", "grammar"),
     ],
 )
 async def test_the_form_reaches_the_engine(
@@ -88,6 +96,7 @@ async def test_the_form_reaches_the_engine(
         {"tools": [WEATHER]},
         {"tools": [WEATHER], "parallel_tool_calls": True},
         {"tools": [WEATHER], "tool_choice": "none", "parallel_tool_calls": False},
+        {"regex": None, "json_schema": None, "ebnf": None, "grammar": None},
     ],
 )
 async def test_what_asks_for_no_form_has_no_grammar(
@@ -123,7 +132,6 @@ FORCED = {"tools": [WEATHER], "tool_choice": "required"}
         (formatted(name="a" * 65), "response_format.json_schema.name"),
         (formatted(schema=None), "response_format.json_schema.schema"),
         (formatted(schema=[]), "response_format.json_schema.schema"),
-        (formatted(colour=1), "response_format.json_schema.colour"),
         (outputs(), "structured_outputs"),
         (outputs(regex="a", choice=["a"]), "structured_outputs"),
         (outputs(json_object=False), "structured_outputs"),
@@ -182,3 +190,55 @@ async def test_a_forced_call_is_a_grammar_and_ends_as_a_call(
     assert (grammar.kind, grammar.field) == ("lark", "tools")
     # How strictly a call is kept is nothing for the model to read.
     assert "strict" not in client.tokenizer.decode(client.requests[0].token_ids)
+
+
+async def test_an_unknown_part_of_a_form_is_reported_by_the_name_it_was_given(
+    http: httpx.AsyncClient,
+) -> None:
+    response = await http.post(CHAT, json=chat(**formatted(colour=1)))
+    assert response.status_code == 200
+    assert response.headers[HEADER].endswith(": response_format.json_schema.colour")
+
+
+DEMANDS: list[tuple[dict[str, Any], str]] = [
+    ({"tool_choice": "required"}, "tool_choice"),
+    ({"tool_choice": {"type": "function", "function": {"name": "weather"}}}, "tool_choice"),
+    (formatted(), "response_format"),
+    ({"tools": [WEATHER, {"type": "function", "function": {"name": "f", "strict": True}}]}, ""),
+]
+
+
+@pytest.mark.parametrize(
+    ("family", "held_to"),
+    [("pythonic", 0), ("none", 0), ("json", 2), ("llama3", 2), ("mistral", 4)],
+)
+async def test_calls_of_a_form_without_a_grammar_cannot_be_demanded(
+    make_http: MakeHttp, client: StubClient, family: str, held_to: int
+) -> None:
+    http = make_http(tool_call_parser=family)
+    for number, (fields, param) in enumerate(DEMANDS):
+        response = await http.post(CHAT, json=chat(**{"tools": [WEATHER], **fields}))
+        if number < held_to:
+            assert client.requests[-1].grammar is not None
+            continue
+        error = error_of(response)
+        assert (error["code"], error["param"]) == (
+            "unsupported_parameter",
+            param or "tools.1.function.strict",
+        )
+    # All but the first are dropped where they are read.
+    more = chat(tools=[WEATHER], parallel_tool_calls=False)
+    assert (await http.post(CHAT, json=more)).status_code == 200
+
+
+async def test_an_answer_of_a_given_form_is_no_reasoning(
+    make_http: MakeHttp, client: StubClient, tmp_path: Path
+) -> None:
+    (tmp_path / MODEL / "chat_template.jinja").write_text(
+        "{{ messages[0].content }}</think><think>"
+    )
+    client.pieces = ["{}"]
+    http = make_http()
+    for fields, said in (({}, None), (formatted(), "{}")):
+        message = (await http.post(CHAT, json=chat(**fields))).json()["choices"][0]["message"]
+        assert (message["content"] or None) == said

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from functools import cache
 from typing import Any
 
@@ -10,8 +11,10 @@ import pytest
 from engine.grammar.compiler import GrammarCompiler
 from engine.request import Grammar
 from models import DEFAULT_MODEL
+from server.pieces import CallStarted, Text
 from server.schemas.chat import ChatCompletionRequest
-from server.tool_calls.grammar import tool_grammar
+from server.tool_calls.families import FAMILIES
+from server.tool_calls.grammar import FORMATS, tool_grammar
 
 PARAMETERS = {
     "type": "object",
@@ -45,12 +48,29 @@ def compiler() -> GrammarCompiler:
     return GrammarCompiler(DEFAULT_MODEL, 4096, (2,))
 
 
-def grammar(strict: bool | None = None, **fields: Any) -> Grammar | None:
+def grammar(
+    strict: bool | None = None,
+    family: str = "hermes",
+    special: dict[str, int] | None = None,
+    **fields: Any,
+) -> Grammar | None:
     function = {"name": "book", "parameters": PARAMETERS, "strict": strict}
     tools = [{"type": "function", "function": f} for f in (function, {"name": "now"})]
     messages = [{"role": "user", "content": "?"}]
     body = {"model": "m", "messages": messages, "tools": tools, **fields}
-    return tool_grammar(ChatCompletionRequest.model_validate(body))
+    return tool_grammar(ChatCompletionRequest.model_validate(body), FORMATS[family], special or {})
+
+
+def lets_through(wanted: Grammar | None, text: str, special: dict[str, int] | None = None) -> bool:
+    assert wanted is not None
+    matcher = compiler().compile(wanted)._matcher
+    tokens: list[int] = []
+    for part in (
+        re.split("(" + "|".join(map(re.escape, special)) + ")", text) if special else [text]
+    ):
+        number = (special or {}).get(part)
+        tokens += compiler()._of_tokens(wanted).tokenize_str(part) if number is None else [number]
+    return matcher.try_consume_tokens(tokens) == len(tokens) and matcher.is_accepting()
 
 
 @pytest.mark.parametrize(
@@ -81,12 +101,71 @@ def test_an_answer_has_the_calls_it_may_have(
     fields: dict[str, Any], good: list[str], bad: list[str]
 ) -> None:
     wanted = grammar(**fields)
-    assert wanted is not None
     for text, fits in [(t, True) for t in good] + [(t, False) for t in bad]:
-        matcher = compiler().compile(wanted)._matcher
-        tokens = compiler()._of_tokens(wanted).tokenize_str(text)
-        whole = matcher.try_consume_tokens(tokens) == len(tokens) and matcher.is_accepting()
-        assert whole is fits, text
+        assert lets_through(wanted, text) is fits, text
+
+
+def plain(name: str, arguments: str, key: str = "arguments") -> str:
+    return f'{{"name": "{name}", "{key}": {arguments}}}'
+
+
+ROME = '{"city": "Rome", "n": 3}'
+MARKER = {"[TOOL_CALLS]": 1}
+FORMS: list[tuple[str, dict[str, int], list[str], list[str]]] = [
+    (
+        "json",
+        {},
+        [plain("book", ROME), f"{plain('book', ROME)}, {plain('now', '{}')}"],
+        ["hi", plain("book", "{}"), plain("x", "{}"), f"{plain('now', '{}')} hi"],
+    ),
+    (
+        "llama3",
+        {},
+        [
+            plain("book", ROME, "parameters"),
+            f"{plain('book', ROME, 'parameters')}; {plain('now', '{}', 'parameters')}",
+        ],
+        ["hi", plain("now", "{}"), plain("book", '{"n": 3}', "parameters")],
+    ),
+    *(
+        (
+            "mistral",
+            special,
+            [
+                f"[TOOL_CALLS][{plain('book', ROME)}]",
+                f"[TOOL_CALLS][{plain('book', ROME)}, {plain('now', '{}')}]",
+            ],
+            ["hi", f"[{plain('now', '{}')}]", f"[TOOL_CALLS][{plain('book', '{}')}]"],
+        )
+        for special in ({}, MARKER)
+    ),
+]
+
+
+@pytest.mark.parametrize(("family", "special", "good", "bad"), FORMS)
+def test_calls_are_in_the_form_that_is_read(
+    family: str, special: dict[str, int], good: list[str], bad: list[str]
+) -> None:
+    wanted = grammar(family=family, special=special, tool_choice="required")
+    one = grammar(family=family, special=special, tool_choice="required", **ONE)
+    for text in [*good, *bad]:
+        assert lets_through(wanted, text, special) is (text in good), text
+    assert [lets_through(one, text, special) for text in good] == [True, False]
+    for number, text in enumerate(good, start=1):
+        parser = FAMILIES[family].parser({"book", "now"})
+        pieces = parser.feed(text) + parser.finish()
+        assert sum(isinstance(piece, CallStarted) for piece in pieces) == number
+        assert not any(isinstance(piece, Text) for piece in pieces)
+
+
+@pytest.mark.parametrize("special", [{}, MARKER], ids=["text", "token"])
+def test_a_strict_function_among_text_is_held_to_its_schema(special: dict[str, int]) -> None:
+    wanted = grammar(strict=True, family="mistral", special=special)
+    call = f"Well. [TOOL_CALLS][{plain('book', ROME)}]"
+    for text in ("", "hi [no call]", call, f"{call} and {call} so"):
+        assert lets_through(wanted, text, special), text
+    for text in ("[TOOL_CALLS]", f"hi [TOOL_CALLS][{plain('book', '{}')}]", f"{call}{call[:-1]}"):
+        assert not lets_through(wanted, text, special), text
 
 
 def test_a_model_that_may_call_as_it_likes_has_no_grammar() -> None:
@@ -103,6 +182,6 @@ def test_a_name_or_a_schema_cannot_break_out_of_the_grammar() -> None:
         "tools": [{"type": "function", "function": function}],
         "tool_choice": "required",
     }
-    wanted = tool_grammar(ChatCompletionRequest.model_validate(body))
+    wanted = tool_grammar(ChatCompletionRequest.model_validate(body), FORMATS["hermes"], {})
     assert wanted is not None
     compiler().compile(wanted)
