@@ -13,7 +13,7 @@ from server.context import record_of
 from server.generation import IndexedOutputs
 from server.logging import RequestRecord
 from server.serving import serving_of
-from server.sse import ClientDisconnected, Event, EventStream, until_disconnect
+from server.sse import CHUNKS, ClientDisconnected, Event, EventStream, Framing, until_disconnect
 from server.wire import json_response
 
 CLIENT_CLOSED_REQUEST = 499
@@ -32,7 +32,13 @@ class Reply(Protocol):
         ...
 
 
-async def answer(request: Request, reply: Reply, outputs: IndexedOutputs, stream: bool) -> Response:
+async def answer(
+    request: Request,
+    reply: Reply,
+    outputs: IndexedOutputs,
+    stream: bool,
+    framing: Framing = CHUNKS,
+) -> Response:
     """The response; a client that leaves ends the generation at once.
 
     A stream begins with the first event, so that errors before it have their own status; where
@@ -54,7 +60,7 @@ async def answer(request: Request, reply: Reply, outputs: IndexedOutputs, stream
             raise
         if first.done():
             first.result()  # raises what became of it
-        return EventStream(first, events, seconds)
+        return EventStream(first, events, seconds, framing)
     except ClientDisconnected:
         record.client_aborted = True
         return Response(status_code=CLIENT_CLOSED_REQUEST)

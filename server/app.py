@@ -17,10 +17,31 @@ from server.context import ContextMiddleware
 from server.limits import BodyLimitMiddleware, InFlightMiddleware
 from server.openapi import ERRORS
 from server.paths import PathMiddleware
-from server.routes import adapters, chat, completions, models, operations, tokens
+from server.routes import (
+    adapters,
+    chat,
+    completions,
+    messages,
+    models,
+    operations,
+    responses,
+    tokens,
+)
 from server.serving import Serving
 
-ROUTERS = [module.router for module in (chat, completions, models, tokens, adapters, operations)]
+ROUTERS = [
+    module.router
+    for module in (
+        chat,
+        completions,
+        responses,
+        messages,
+        models,
+        tokens,
+        adapters,
+        operations,
+    )
+]
 
 PATHS = [route.path for router in ROUTERS for route in router.routes if isinstance(route, Route)]
 """Of all of them; a request may leave the /v1 out, or put it before."""

@@ -1,4 +1,4 @@
-"""Keys: `Authorization: Bearer KEY` on everything but what probes and scrapers ask."""
+"""Keys: `Authorization: Bearer KEY` or `x-api-key: KEY`, but for what probes and scrapers ask."""
 
 from __future__ import annotations
 
@@ -49,13 +49,17 @@ class AuthMiddleware:
 
 
 def _has_one_of(digests: Sequence[bytes], scope: Scope) -> bool:
-    given = Headers(scope=scope).getlist("authorization")
-    scheme, _, key = given[0].partition(" ") if len(given) == 1 else ("", "", "")
-    if scheme.lower() != "bearer":
-        return False
-    digest = _digest(key.strip())
     # Every key is compared, so that the time taken does not tell which one came close.
-    return sum(hmac.compare_digest(digest, known) for known in digests) > 0
+    given = [_digest(key) for key in _keys(Headers(scope=scope))]
+    return sum(hmac.compare_digest(key, known) for key in given for known in digests) > 0
+
+
+def _keys(headers: Headers) -> list[str]:
+    """The keys a request brings: OpenAI's header and Anthropic's, each at most once."""
+    bearer, plain = headers.getlist("authorization"), headers.getlist("x-api-key")
+    scheme, _, key = bearer[0].partition(" ") if len(bearer) == 1 else ("", "", "")
+    keys = [key.strip()] if scheme.lower() == "bearer" else []
+    return keys + (plain if len(plain) == 1 else [])
 
 
 def _digest(key: str) -> bytes:

@@ -6,10 +6,10 @@ import argparse
 from collections.abc import Sequence
 from importlib.metadata import version
 
-from server.commands import adapters, chat, serve, tree, tune
+from server.commands import adapters, batch, chat, serve, tree, tune
 from server.commands.base import Command
 
-COMMANDS: tuple[Command, ...] = (serve, chat, tune, adapters, tree)
+COMMANDS: tuple[Command, ...] = (serve, chat, batch, tune, adapters, tree)
 """A command is registered by adding its module here."""
 
 

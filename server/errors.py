@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from http import HTTPStatus
@@ -14,6 +15,7 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
 
 from engine.errors import (
     AdapterNameTaken,
@@ -42,6 +44,16 @@ _CODES = {
 
 MAX_MESSAGE, MAX_PARAM = 1000, 200
 """Characters: what a client sends does not come back at any length."""
+# By https://docs.anthropic.com/en/api/errors, where 529 is what is 503 here.
+_ANTHROPIC = {
+    401: "authentication_error",
+    403: "permission_error",
+    404: "not_found_error",
+    413: "request_too_large",
+    429: "rate_limit_error",
+    503: "overloaded_error",
+}
+_MESSAGES = re.compile(r"(/v1)?/messages(/.*)?")
 
 
 @dataclass
@@ -66,9 +78,27 @@ class ApiError(Exception):
             }
         }
 
+    def anthropic(self) -> dict[str, Any]:
+        """The same as Anthropic words it, whose errors name the field in the message."""
+        message = _bounded(self.message, MAX_MESSAGE)
+        named = f"{_bounded(self.param, MAX_PARAM)}: {message}" if self.param else message
+        kind = _ANTHROPIC.get(self.status, "api_error" if self.status >= 500 else INVALID_REQUEST)
+        return {"type": "error", "error": {"type": kind, "message": named}}
+
     def response(self) -> Response:
-        """The answer itself."""
-        return json_response(self.envelope(), self.status, self.headers)
+        """The answer itself, as the endpoint that was asked words its errors."""
+        return _ErrorResponse(self)
+
+
+class _ErrorResponse(Response):
+    def __init__(self, error: ApiError) -> None:
+        super().__init__(status_code=error.status)
+        self._error = error
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        error = self._error
+        body = error.anthropic() if _MESSAGES.fullmatch(scope["path"]) else error.envelope()
+        await json_response(body, error.status, error.headers)(scope, receive, send)
 
 
 def invalid(message: str, param: str | None, code: str = "invalid_value") -> ApiError:

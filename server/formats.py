@@ -60,7 +60,7 @@ class Formats:
         return [token_id for token_id in token_ids if token_id is not None]
 
     def grammar(self, body: ChatCompletionRequest) -> Grammar | None:
-        """What the answer must match, if anything. Raises the 400 of calls that cannot be held to."""
+        """What the answer must match. Raises the 400 of calls that cannot be held to it."""
         form = FORMATS.get(self.calls.name) if self.calls is not None else None
         return tool_grammar(body, form, self._special_markers()) or body.constraint
 

@@ -66,7 +66,8 @@ def plan(
 ) -> Job:
     """The engine requests of `body` for these prompts.
 
-    kept_tokens: special tokens that are part of the answers' text.
+    prefix: what the answer's id begins with, its separator included. kept_tokens: special tokens
+    that are part of the answers' text.
 
     Raises the 404 of its model, or the 400 of token ids the model does not have.
     """
@@ -75,7 +76,7 @@ def plan(
     check_token_ids(list(samplings[0].logit_bias), info.vocab_size, "logit_bias")
     check_token_ids(list(samplings[0].stop_token_ids), info.vocab_size, "stop_token_ids")
     # Ours, not the client's x-request-id: the engine needs ids that are never used twice.
-    completion_id = f"{prefix}-{uuid.uuid4().hex}"
+    completion_id = f"{prefix}{uuid.uuid4().hex}"
     speculation = body.speculation or Speculation()
     choices = [(prompt, sampling) for prompt in prompts for sampling in samplings]
     requests = [

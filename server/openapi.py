@@ -7,7 +7,7 @@ from typing import Any, TypeAlias
 from pydantic import BaseModel
 
 from server.schemas.answers import ErrorAnswer
-from server.sse import DONE, frame
+from server.sse import CHUNKS
 
 Responses: TypeAlias = dict[int | str, dict[str, Any]]
 
@@ -16,7 +16,7 @@ ERRORS: Responses = {"default": {"model": ErrorAnswer, "description": "An error.
 
 def answered_by(model: type[BaseModel], chunk: dict[str, Any]) -> Responses:
     """An answer as a whole, or as events such as `chunk`."""
-    events = {"schema": {"type": "string"}, "example": (frame(chunk) + DONE).decode()}
+    events = {"schema": {"type": "string"}, "example": (CHUNKS.frame(chunk) + CHUNKS.end).decode()}
     return {
         200: {
             "model": model,

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Coroutine
+from collections.abc import AsyncGenerator, Callable, Coroutine
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from server.errors import as_api_error
+from server.errors import ApiError, as_api_error
 from server.wire import dump
 
 T = TypeVar("T")
@@ -23,13 +24,30 @@ class ClientDisconnected(Exception):
     """The client went away before its answer began."""
 
 
-def frame(event: Event) -> bytes:
-    """The bytes of one event."""
-    return b"data: " + dump(event) + b"\n\n"
+@dataclass(frozen=True, slots=True)
+class Framing:
+    """How an endpoint's stream looks.
+
+    named: an event's `type` is its name as well. error: the event of an error on the way.
+    end: bytes behind the last event.
+    """
+
+    named: bool = False
+    error: Callable[[ApiError], Event] = ApiError.envelope
+    end: bytes = DONE
+
+    def frame(self, event: Event) -> bytes:
+        """The bytes of one event."""
+        name = f"event: {event['type']}\n".encode() if self.named else b""
+        return name + b"data: " + dump(event) + b"\n\n"
+
+
+CHUNKS = Framing()
+"""Chat's and text completions'."""
 
 
 class EventStream(Response):
-    """`first`, then `rest`, then [DONE]; an error on the way becomes an event before it.
+    """`first`, then `rest`, then the framing's end; an error on the way is an event before it.
 
     After `keep_alive_seconds` without an event a comment is sent, which clients skip.
     A client that goes away ends `rest` at once: it is cancelled where it waits, then closed.
@@ -42,9 +60,11 @@ class EventStream(Response):
         first: asyncio.Future[Event],
         rest: AsyncGenerator[Event, None],
         keep_alive_seconds: float,
+        framing: Framing = CHUNKS,
     ) -> None:
         self.status_code, self.background, self.body = 200, None, b""
-        self._first, self._rest, self._seconds = first, rest, keep_alive_seconds
+        self._first, self._rest, self._framing = first, rest, framing
+        self._seconds = keep_alive_seconds
         headers = {"cache-control": "no-cache", "x-accel-buffering": "no"}
         self.raw_headers = [(name.encode(), value.encode()) for name, value in headers.items()]
         self.raw_headers.append((b"content-type", b"text/event-stream; charset=utf-8"))
@@ -79,17 +99,17 @@ class EventStream(Response):
 
         keeping = asyncio.ensure_future(keep_alive())
         try:
-            await body(frame(await self._first))
+            await body(self._framing.frame(await self._first))
             async for event in self._rest:
-                await body(frame(event))
+                await body(self._framing.frame(event))
         except OSError:
             raise
         except Exception as error:
-            await body(frame(as_api_error(error).envelope()))
+            await body(self._framing.frame(self._framing.error(as_api_error(error))))
         finally:
             keeping.cancel()
             await asyncio.gather(keeping, return_exceptions=True)
-        await body(DONE, more=False)
+        await body(self._framing.end, more=False)
 
 
 async def until_disconnect(receive: Receive, work: Coroutine[Any, Any, T]) -> T:

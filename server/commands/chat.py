@@ -163,7 +163,7 @@ def stream(http: httpx.Client, request: dict[str, Any]) -> Iterator[dict[str, An
     with http.stream("POST", "/v1/chat/completions", json=request) as response:
         if response.is_error:
             response.read()
-            raise ServerError(_message(response))
+            raise ServerError(message_of(response))
         for line in response.iter_lines():
             data = line.removeprefix("data: ")
             if not line or data == "[DONE]":
@@ -182,12 +182,13 @@ def _acceptance_length(chunk: dict[str, Any]) -> float | None:
 def _first_model(http: httpx.Client) -> str:
     response = http.get("/v1/models")
     if response.is_error:
-        raise ServerError(_message(response))
+        raise ServerError(message_of(response))
     name: str = response.json()["data"][0]["id"]
     return name
 
 
-def _message(response: httpx.Response) -> str:
+def message_of(response: httpx.Response) -> str:
+    """What a server says of its refusal."""
     try:
         message: str = response.json()["error"]["message"]
     except (ValueError, KeyError, TypeError):

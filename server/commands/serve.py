@@ -16,6 +16,7 @@ from server.commands.base import option, repeatable
 from server.tool_calls import families
 
 if TYPE_CHECKING:
+    from engine.config import EngineConfig
     from server.config import ServerConfig
 
 NAME = "serve"
@@ -36,27 +37,7 @@ _UNITS = {"": 1, "B": 1, "KIB": 1024, "MIB": 1024**2, "GIB": 1024**3, "TIB": 102
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of `bita serve`."""
-    what = parser.add_argument_group("what to serve")
-    option(
-        what,
-        "--model",
-        default=None,
-        metavar="DIR",
-        help="Folder of a Hugging Face model (default: the small model that comes with BiTA).",
-    )
-    repeatable(
-        what,
-        "--adapter",
-        metavar="NAME=DIR",
-        help="A BiTA adapter, which makes the model faster and changes nothing it says; "
-        "requests choose one by NAME, the first is the default.",
-    )
-    repeatable(
-        what,
-        "--served-model-name",
-        metavar="NAME",
-        help="A name clients may call the model by (default: its folder's name).",
-    )
+    add_model_arguments(parser)
     where = parser.add_argument_group("where, and for whom")
     option(where, "--host", default="127.0.0.1", help="Address to listen on (%(default)s).")
     option(where, "--port", default=8000, type=int, help="Port (default: %(default)s).")
@@ -79,18 +60,53 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     option(
         where,
+        "--max-adapters",
+        default=0,
+        type=int,
+        metavar="N",
+        help="Adapters loaded at once (default: 0, those given, and with --admin-key at least "
+        f"{HOT_SLOTS}).",
+    )
+    option(
+        where,
         "--log-prompts",
         default=None,
         metavar="FILE",
         help="Append every prompt to a file that `bita tune --prompts` reads (default: none is "
         "kept).",
     )
-    _add_answer_arguments(parser)
-    _add_engine_arguments(parser)
+    add_answer_arguments(parser)
+    add_engine_arguments(parser)
     _add_limits(parser)
 
 
-def _add_answer_arguments(parser: argparse.ArgumentParser) -> None:
+def add_model_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options that say which model, which adapters and under which names."""
+    what = parser.add_argument_group("what to serve")
+    option(
+        what,
+        "--model",
+        default=None,
+        metavar="DIR",
+        help="Folder of a Hugging Face model (default: the small model that comes with BiTA).",
+    )
+    repeatable(
+        what,
+        "--adapter",
+        metavar="NAME=DIR",
+        help="A BiTA adapter, which makes the model faster and changes nothing it says; "
+        "requests choose one by NAME, the first is the default.",
+    )
+    repeatable(
+        what,
+        "--served-model-name",
+        metavar="NAME",
+        help="A name clients may call the model by (default: its folder's name).",
+    )
+
+
+def add_answer_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options that say what is looked for in answers."""
     answers = parser.add_argument_group("how answers are read")
     option(
         answers,
@@ -110,7 +126,8 @@ def _add_answer_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def _add_engine_arguments(parser: argparse.ArgumentParser) -> None:
+def add_engine_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options that say how the engine computes."""
     engine = parser.add_argument_group("how the model runs")
     option(engine, "--device", default="auto", help="auto, cpu, cuda or cuda:N (default: auto).")
     option(
@@ -135,15 +152,6 @@ def _add_engine_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="NAMES",
         help="Who drafts unless a request says otherwise, comma-separated: the adapter (bita), the "
         "request's own past (ngram), its 'prediction' (default: %(default)s).",
-    )
-    option(
-        engine,
-        "--max-adapters",
-        default=0,
-        type=int,
-        metavar="N",
-        help="Adapters loaded at once (default: 0, those given, and with --admin-key at least "
-        f"{HOT_SLOTS}).",
     )
     option(
         engine,
@@ -258,29 +266,11 @@ def run(options: argparse.Namespace) -> int:
 
 def config_of(options: argparse.Namespace) -> ServerConfig:
     """What the options say; raises EngineError for what they may not."""
-    from engine.config import EngineConfig
     from server.config import ServerConfig
 
-    model, adapters = _model_and_adapters(options)
     admin_key, adapter_dir = _admin(options)
-    engine = EngineConfig(
-        model=str(model),
-        adapters=adapters,
-        max_adapters=options.max_adapters
-        or (max(HOT_SLOTS, len(adapters)) if admin_key is not None else 0),
-        device=options.device,
-        dtype=options.dtype,
-        tree=options.tree,
-        drafters=options.drafters,
-        kv_cache_memory=options.kv_cache_memory,
-        max_num_seqs=options.max_num_seqs,
-        max_num_batched_tokens=options.max_num_batched_tokens,
-        max_model_len=options.max_model_len,
-        prefix_caching=not options.no_prefix_caching,
-        num_threads=options.threads,
-        compile=options.compile,
-        attention=options.attention,
-    )
+    slots = max(HOT_SLOTS, len(options.adapter)) if admin_key is not None else 0
+    engine = engine_config_of(options, max_adapters=options.max_adapters or slots)
     return ServerConfig(
         engine=engine,
         host=options.host,
@@ -295,6 +285,30 @@ def config_of(options: argparse.Namespace) -> ServerConfig:
         max_body_bytes=options.max_body_size,
         max_concurrent_requests=options.max_concurrent_requests,
         drain_seconds=options.drain_seconds,
+    )
+
+
+def engine_config_of(options: argparse.Namespace, max_adapters: int = 0) -> EngineConfig:
+    """What the options of model and engine say; raises EngineError for what they may not."""
+    from engine.config import EngineConfig
+
+    model, adapters = _model_and_adapters(options)
+    return EngineConfig(
+        model=str(model),
+        adapters=adapters,
+        max_adapters=max_adapters,
+        device=options.device,
+        dtype=options.dtype,
+        tree=options.tree,
+        drafters=options.drafters,
+        kv_cache_memory=options.kv_cache_memory,
+        max_num_seqs=options.max_num_seqs,
+        max_num_batched_tokens=options.max_num_batched_tokens,
+        max_model_len=options.max_model_len,
+        prefix_caching=not options.no_prefix_caching,
+        num_threads=options.threads,
+        compile=options.compile,
+        attention=options.attention,
     )
 
 

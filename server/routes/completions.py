@@ -43,7 +43,7 @@ async def create_completion(
         serving,
         body,
         [await _token_ids(prompt, body, serving) for prompt in body.prompts],
-        prefix="cmpl",
+        prefix="cmpl-",
         max_tokens=body.token_limit,
         logprobs=body.logprobs,
         grammar=body.constraint,

@@ -4,59 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import json
-import socket
-import threading
-from collections.abc import AsyncIterator, Iterator
-from pathlib import Path
 from typing import Any
 
 import openai
 import pytest
-import uvicorn
 from openai import AsyncOpenAI
 from openai.types.chat import ChatCompletionMessageParam, ChatCompletionToolParam
 
 from engine.errors import ContextLengthExceeded, EngineDead, EngineOverloaded
 from engine.request import FinishReason
-from server.app import create_app
-from tests.server.stub import ADAPTER, MODEL, StubClient, model_folder, server_config
+from tests.server.stub import ADAPTER, MODEL, StubClient
 
-KEY = "secret"
 MESSAGES: list[ChatCompletionMessageParam] = [{"role": "user", "content": "Hi"}]
 WEATHER: ChatCompletionToolParam = {
     "type": "function",
     "function": {"name": "weather", "parameters": {"type": "object", "properties": {}}},
 }
 CALL = '<tool_call>{"name": "weather", "arguments": {"place": "here"}}</tool_call>'
-
-
-@pytest.fixture
-def client() -> StubClient:
-    return StubClient()
-
-
-@pytest.fixture
-def url(client: StubClient, tmp_path: Path) -> Iterator[str]:
-    """A server in a thread; its lifespan starts and stops the stub."""
-    app = create_app(
-        server_config(model_folder(tmp_path), api_keys=(KEY,), reasoning_parser="think"), client
-    )
-    with socket.create_server(("127.0.0.1", 0)) as listening:
-        config = uvicorn.Config(app, log_config=None, lifespan="on", timeout_graceful_shutdown=5)
-        server = uvicorn.Server(config)
-        thread = threading.Thread(target=lambda: asyncio.run(server.serve([listening])))
-        thread.start()
-        yield f"http://127.0.0.1:{listening.getsockname()[1]}/v1"
-        server.should_exit = True
-        thread.join(10)
-    assert not thread.is_alive()
-    assert not client.started
-
-
-@pytest.fixture
-async def api(url: str) -> AsyncIterator[AsyncOpenAI]:
-    async with AsyncOpenAI(base_url=url, api_key=KEY, max_retries=0) as api:
-        yield api
 
 
 async def test_chat(api: AsyncOpenAI, client: StubClient) -> None:

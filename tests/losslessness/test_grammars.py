@@ -3,6 +3,7 @@
 import json
 import re
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -49,6 +50,8 @@ SAMPLING: dict[str, dict[str, Any]] = {
         "logprobs": 2,
     },
 }
+
+QUICK = [("comb, not pruned", "greedy"), ("auto", "sampled")]
 
 
 @pytest.fixture(scope="module")
@@ -109,8 +112,13 @@ def matches(name: str, text: str) -> bool:
     return text.count("(") == text.count(")")
 
 
-@pytest.mark.parametrize("sampling", SAMPLING)
-@pytest.mark.parametrize("drafting", ["comb", "comb, not pruned", "chain", "auto"])
+@pytest.mark.parametrize(
+    ("drafting", "sampling"),
+    [
+        pytest.param(*case, marks=() if case in QUICK else pytest.mark.slow)
+        for case in product(["comb", "comb, not pruned", "chain", "auto"], SAMPLING)
+    ],
+)
 def test_drafts_change_no_token(loaded, folder, tokenizer, drafting, sampling) -> None:  # type: ignore[no-untyped-def]
     plain = factories.run_outputs(
         factories.engine(loaded, model=str(folder)), requests(False, **SAMPLING[sampling])

@@ -12,18 +12,28 @@ from starlette.types import Message, Scope
 
 from server.app import create_app
 from tests.server.stub import StubClient, model_folder, server_config
-from tests.server.wire import CHAT, chat
+from tests.server.wire import CHAT, MESSAGES, RESPONSES, chat
 
 
 @pytest.mark.parametrize("stream", [True, False], ids=["stream", "whole"])
 @pytest.mark.parametrize("pieces", [["Hello"], []], ids=["begun", "queued"])
-@pytest.mark.parametrize("n", [1, 2])
+@pytest.mark.parametrize(
+    ("path", "fields", "n"),
+    [
+        (CHAT, {}, 1),
+        (CHAT, {"n": 2}, 2),
+        (RESPONSES, {"input": "Hi", "messages": None}, 1),
+        (MESSAGES, {"max_tokens": 9}, 1),
+    ],
+    ids=["chat", "two choices", "responses", "messages"],
+)
 async def test_a_client_that_leaves_closes_its_generators(
-    tmp_path: Path, stream: bool, pieces: list[str], n: int
+    tmp_path: Path, stream: bool, pieces: list[str], path: str, fields: dict[str, Any], n: int
 ) -> None:
     client = StubClient(pieces=pieces, hang=True)
     app = create_app(server_config(model_folder(tmp_path)), client)
-    body = json.dumps(chat(stream=stream, n=n)).encode()
+    asked = {**chat(stream=stream), **fields}
+    body = json.dumps({key: asked[key] for key in asked if asked[key] is not None}).encode()
     inbox: asyncio.Queue[Message] = asyncio.Queue()
     inbox.put_nowait({"type": "http.request", "body": body, "more_body": False})
     sent: list[Message] = []
@@ -31,7 +41,7 @@ async def test_a_client_that_leaves_closes_its_generators(
     async def send(message: Message) -> None:
         sent.append(message)
 
-    served = asyncio.create_task(app(_scope(), inbox.get, send))
+    served = asyncio.create_task(app(_scope(path), inbox.get, send))
     async with asyncio.timeout(5):
         for _ in range(n):
             await client.arrivals.get()
@@ -45,14 +55,14 @@ async def test_a_client_that_leaves_closes_its_generators(
     assert f'finished_reason="abort",model_name="stub-model"}} {n}.0' in text
 
 
-def _scope() -> Scope:
+def _scope(path: str) -> Scope:
     scope: dict[str, Any] = {
         "type": "http",
         "asgi": {"version": "3.0", "spec_version": "2.3"},
         "http_version": "1.1",
         "method": "POST",
-        "path": CHAT,
-        "raw_path": CHAT.encode(),
+        "path": path,
+        "raw_path": path.encode(),
         "root_path": "",
         "scheme": "http",
         "query_string": b"",

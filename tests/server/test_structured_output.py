@@ -242,3 +242,25 @@ async def test_an_answer_of_a_given_form_is_no_reasoning(
     for fields, said in (({}, None), (formatted(), "{}")):
         message = (await http.post(CHAT, json=chat(**fields))).json()["choices"][0]["message"]
         assert (message["content"] or None) == said
+
+
+async def test_other_apis_ask_for_forms_in_their_own_words(
+    http: httpx.AsyncClient, client: StubClient
+) -> None:
+    form = {"text": {"format": {"type": "json_schema", **STRICT}}}
+    body = {"model": MODEL, "input": "Hi", **form}
+    assert (await http.post("/v1/responses", json=body)).status_code == 200
+    tool = {"name": "weather", "input_schema": SCHEMA}
+    call = {"tools": [tool], "tool_choice": {"type": "any"}}
+    turns = [{"role": "user", "content": "Hi"}]
+    asked = {"model": MODEL, "max_tokens": 9, "messages": turns, **call}
+    assert (await http.post("/v1/messages", json=asked)).status_code == 200
+    kinds = [request.grammar.kind for request in client.requests if request.grammar is not None]
+    assert kinds == ["json_schema", "lark"]
+    field = "response_format.json_schema.schema"
+    client.pieces, client.error = [], RequestError(f"Invalid '{field}': no", field)
+    error = error_of(await http.post("/v1/responses", json=body))
+    assert (error["param"], error["message"]) == (
+        "text.format.schema",
+        "Invalid 'text.format.schema': no",
+    )

@@ -10,6 +10,7 @@ import httpx
 from tests.server.stub import MODEL
 
 CHAT, COMPLETIONS = "/v1/chat/completions", "/v1/completions"
+RESPONSES, MESSAGES = "/v1/responses", "/v1/messages"
 
 
 def chat(**fields: Any) -> dict[str, Any]:
@@ -52,3 +53,14 @@ WEATHER = {
         "parameters": {"type": "object", "properties": {"place": {"type": "string"}}},
     },
 }
+
+
+def named_events(response: httpx.Response) -> list[dict[str, Any]]:
+    """The events of a stream in which each has its `type` for a name, and nothing comes after."""
+    assert response.headers["content-type"].startswith("text/event-stream")
+    events = []
+    for text in response.text.removesuffix("\n\n").split("\n\n"):
+        name, data = text.split("\n")
+        events.append(json.loads(data.removeprefix("data: ")))
+        assert name == f"event: {events[-1]['type']}"
+    return events

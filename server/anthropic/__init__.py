@@ -1,0 +1,1 @@
+"""Anthropic's messages over chat: blocks in, blocks out."""

@@ -1,0 +1,1 @@
+"""OpenAI's responses over chat: items in, items out."""
