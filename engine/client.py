@@ -48,6 +48,8 @@ from engine.request import FinishReason, Request, RequestOutput
 from engine.stats import EngineStats
 from engine.text.stream import TextStream
 
+ENGINE_MODULE = "engine.process"
+"""What the process runs. `benchmarks.overhead` puts a stub in its place."""
 HANG_SECONDS = 120.0
 WATCH_SECONDS = 1.0
 RESTART_SECONDS = 1.0
@@ -179,7 +181,7 @@ class EngineClient:
             self._thread = threading.Thread(target=serve, args=(theirs,), daemon=True)
             self._thread.start()
         else:
-            command = [sys.executable, "-m", "engine.process", str(theirs.fileno())]
+            command = [sys.executable, "-m", ENGINE_MODULE, str(theirs.fileno())]
             self._process = subprocess.Popen(command, pass_fds=[theirs.fileno()])
             theirs.close()
         self._reader, self._writer = await asyncio.open_unix_connection(sock=ours)
@@ -295,5 +297,7 @@ def _add_text(output: RequestOutput, stream: TextStream, include_stop: bool) -> 
     output.token_ids = output.token_ids[: delta.num_tokens]
     if output.logprobs is not None:
         output.logprobs = output.logprobs[: delta.num_tokens]
+    if output.sources is not None:
+        output.sources = output.sources[: delta.num_tokens]
     output.finish_reason = FinishReason.STOP
     output.stop_reason = delta.stop

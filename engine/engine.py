@@ -383,11 +383,16 @@ class Engine:
                 rows = [first, *(first + node for node in acceptance.path)][: len(tokens)]
                 report = logprobs(output.logits[rows], tokens, sequence.request.sampling.logprobs)
             first += len(item.tree.token_ids)
+            traced = None
+            if sequence.request.trace:
+                drafted = [item.tree.sources[node] for node in acceptance.path]
+                traced = [*drafted, 0][: len(tokens)]
             outputs.append(
                 RequestOutput(
                     request_id=sequence.request.request_id,
                     token_ids=tokens,
                     logprobs=report,
+                    sources=traced,
                     prompt_logprobs=sequence.prompt_logprobs if wanted else None,
                     finish_reason=sequence.finish_reason,
                     stop_reason=sequence.stop_reason,

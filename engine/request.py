@@ -139,6 +139,7 @@ class Request:
     drafters: source -> whether it drafts, where the request asks for other than the engine's own.
     prediction: tokens the output is expected to have, or empty.
     kept_tokens: special tokens that are part of the text, for who looks for them there.
+    trace: whether outputs say how each token came (`RequestOutput.sources`).
     priority: smaller runs first; equal priorities in order of arrival.
     cache_salt: cached KV is shared between requests of the same salt alone.
     grammar: what the output must match, or None.
@@ -152,6 +153,7 @@ class Request:
     drafters: dict[str, bool] = field(default_factory=dict)
     prediction: list[int] = field(default_factory=list)
     kept_tokens: list[int] = field(default_factory=list)
+    trace: bool = False
     priority: int = 0
     cache_salt: str = ""
     grammar: Grammar | None = None
@@ -212,8 +214,10 @@ class RequestOutput:
 
     token_ids: the new tokens. text: their text, filled in by the client: what is certain so
     far, so it can lag behind the tokens by an incomplete character or a possible stop string.
-    logprobs: one entry a token where asked for. prompt_logprobs: with the first output, where
-    asked for, an entry for every token of the prompt but its first.
+    logprobs: one entry a token where asked for. sources: where traced, by token the bits of who
+    drafted it (`speculation.sources`), entry i at depth i + 1; 0 is the model's own choice, which
+    nobody had drafted. prompt_logprobs: with the first output, where asked for, an entry for every
+    token of the prompt but its first.
     stop_reason: the stop string or stop token id that ended it, None for the end-of-sequence token.
     num_cached_tokens: prompt tokens whose KV came from the prefix cache.
     """
@@ -222,6 +226,7 @@ class RequestOutput:
     token_ids: list[int]
     text: str = ""
     logprobs: list[TokenLogprob] | None = None
+    sources: list[int] | None = None
     prompt_logprobs: list[TokenLogprob] | None = None
     finish_reason: FinishReason | None = None
     stop_reason: str | int | None = None

@@ -50,7 +50,7 @@ async def answer(
         if not stream:
             return json_response(await until_disconnect(request.receive, reply.collect(outputs)))
         events = _noting_abort(reply.events(outputs), record)
-        seconds = serving_of(request).config.keep_alive_seconds
+        seconds = (await serving_of(request)).config.keep_alive_seconds
         first = asyncio.ensure_future(anext(events))
         try:
             await until_disconnect(request.receive, _at_most(first, seconds))

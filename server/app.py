@@ -24,24 +24,15 @@ from server.routes import (
     messages,
     models,
     operations,
+    page,
     responses,
     tokens,
 )
 from server.serving import Serving
 
-ROUTERS = [
-    module.router
-    for module in (
-        chat,
-        completions,
-        responses,
-        messages,
-        models,
-        tokens,
-        adapters,
-        operations,
-    )
-]
+MODULES = (chat, completions, responses, messages, models, tokens, adapters, operations, page)
+
+ROUTERS = [module.router for module in MODULES]
 
 PATHS = [route.path for router in ROUTERS for route in router.routes if isinstance(route, Route)]
 """Of all of them; a request may leave the /v1 out, or put it before."""

@@ -10,17 +10,20 @@ from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from server.errors import ApiError
+from server.loopback import is_local
 
 OPEN_PATHS = frozenset(
-    {"/health", "/health/live", "/health/ready", "/metrics", "/ping", "/version"}
+    {"/", "/health", "/health/live", "/health/ready", "/metrics", "/ping", "/version"}
 )
 ADMIN_PATH = "/v1/adapters"
+STATS_PATH = "/v1/stats"
 
 
 class AuthMiddleware:
     """Refuses requests without one of `keys`; no keys let everybody in.
 
     Below `ADMIN_PATH` no key opens but `admin_key`, and where there is none, nobody is let in.
+    `STATS_PATH` tells how busy others are: it takes the same key, or a request from this machine.
     A path is guarded unless it is listed as open, so a route added later is guarded too. It is
     the path the router sees (`scope["path"]`), never one rebuilt from headers.
     """
@@ -40,12 +43,18 @@ class AuthMiddleware:
     def _refusal(self, scope: Scope) -> ApiError | None:
         path: str = scope["path"]
         if path == ADMIN_PATH or path.startswith(f"{ADMIN_PATH}/"):
-            if not self._admin:
-                return _switched_off()
-            return None if _has_one_of(self._admin, scope) else _wrong("admin")
+            return self._admin_refusal(scope, "Adapters cannot be managed over HTTP here")
+        if path == STATS_PATH:
+            refusal = self._admin_refusal(scope, "These figures are for this machine alone")
+            return None if is_local(scope) else refusal
         if not self._digests or path in OPEN_PATHS or _has_one_of(self._digests, scope):
             return None
         return _wrong("API")
+
+    def _admin_refusal(self, scope: Scope, closed: str) -> ApiError | None:
+        if not self._admin:
+            return _switched_off(closed)
+        return None if _has_one_of(self._admin, scope) else _wrong("admin")
 
 
 def _has_one_of(digests: Sequence[bytes], scope: Scope) -> bool:
@@ -75,10 +84,9 @@ def _wrong(kind: str) -> ApiError:
     )
 
 
-def _switched_off() -> ApiError:
+def _switched_off(closed: str) -> ApiError:
     return ApiError(
         403,
-        "Adapters cannot be managed over HTTP here: the server was started without --admin-key "
-        "(BITA_ADMIN_KEY).",
+        f"{closed}: the server was started without --admin-key (BITA_ADMIN_KEY).",
         code="admin_disabled",
     )

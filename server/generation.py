@@ -88,6 +88,7 @@ def plan(
             speculation=speculation.enabled,
             drafters=speculation.drafters,
             prediction=prediction or [],
+            trace=speculation.trace,
             priority=body.order,
             cache_salt=body.cache_salt or "",
             grammar=grammar,
@@ -121,6 +122,7 @@ class Tally:
 
     def add(self, index: int, output: RequestOutput) -> None:
         """Count one output of choice `index`."""
+        known = index in self._latest
         self._latest[index] = output
         if self._predictions:
             self._predictions[index].extend(output.token_ids)
@@ -129,6 +131,8 @@ class Tally:
         self._record.output_tokens += len(output.token_ids)
         if output.finish_reason is not None:
             self._record.finish_reasons.append(str(output.finish_reason))
+        elif known:
+            return  # what follows is as it was
         usage = self.usage()
         self._record.prompt_tokens = usage["prompt_tokens"]
         self._record.cached_tokens = usage["prompt_tokens_details"]["cached_tokens"]

@@ -112,6 +112,15 @@ class Metrics:
             if reason in ("stop", "length"):
                 self._e2e.observe(previous - arrived)
 
+    def totals(self) -> dict[str, float]:
+        """Series that have no label but the model's, by name."""
+        return {
+            sample.name: sample.value
+            for family in self.registry.collect()
+            for sample in family.samples
+            if len(sample.labels) == 1
+        }
+
     def exposition(self) -> bytes:
         """All series in Prometheus' text format.
 

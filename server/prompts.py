@@ -22,7 +22,10 @@ async def encode(tokenizer: Tokenizer, text: str, special_tokens: bool, param: s
     """
 
     def run() -> list[int]:
-        return tokenizer.encode(text, add_special_tokens=special_tokens).ids
+        # `encode` would also compute where in the text each token is.
+        (encoding,) = tokenizer.encode_batch_fast([text], add_special_tokens=special_tokens)
+        token_ids: list[int] = encoding.ids
+        return token_ids
 
     try:
         token_ids = await asyncio.to_thread(run) if len(text) > LONG_TEXT else run()

@@ -77,8 +77,9 @@ class Serving:
         return base + [model(name, root) for name in self.client.info.adapters]
 
 
-def serving_of(request: Request) -> Serving:
+async def serving_of(request: Request) -> Serving:
     """The parts of the application that serves `request`."""
+    # A coroutine, as FastAPI would run a plain function in a thread.
     serving = request.app.state.serving
     assert isinstance(serving, Serving)
     return serving

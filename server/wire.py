@@ -8,6 +8,9 @@ from typing import Any
 
 from starlette.responses import Response
 
+# `json.dumps` would make one for every chunk of a stream.
+_ENCODER = json.JSONEncoder(separators=(",", ":"), allow_nan=False)
+
 
 def dump(value: Any) -> bytes:
     """Compact JSON in ASCII.
@@ -15,7 +18,7 @@ def dump(value: Any) -> bytes:
     Some clients split streams at U+2028 and U+0085 as well as at line ends, and half a surrogate
     pair, which JSON may hold, cannot be written as UTF-8.
     """
-    return json.dumps(value, separators=(",", ":"), allow_nan=False).encode()
+    return _ENCODER.encode(value).encode()
 
 
 def json_response(

@@ -10,6 +10,11 @@ BITS = {"bita": BITA, "ngram": NGRAM, "prediction": PREDICTION}
 NAMES = tuple(BITS)
 
 
+def names(bits: int) -> list[str]:
+    """Who proposed a node, by its bits."""
+    return [name for name, bit in BITS.items() if bits & bit]
+
+
 def count(nodes: Iterable[int]) -> dict[str, int]:
     """Nodes by source; one that several proposed counts for each of them.
 

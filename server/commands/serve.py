@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import ipaddress
 import re
 import signal
 import sys
@@ -247,11 +246,12 @@ def run(options: argparse.Namespace) -> int:
     """Serve until SIGTERM or Ctrl-C, then let running requests end."""
     from engine.errors import EngineError
     from server import logging
+    from server.loopback import is_loopback
 
     try:
         config = config_of(options)
         logging.configure()
-        if not config.api_keys and not _loopback(config.host):
+        if not config.api_keys and not is_loopback(config.host):
             print(f"bita: {config.host} is open to all: consider --api-key", file=sys.stderr)
         # uvicorn raises the signal again once it has drained; by then all is done.
         signal.signal(signal.SIGTERM, _exit)
@@ -394,10 +394,3 @@ async def _serve(config: ServerConfig) -> None:
 
 def _exit(*_: object) -> NoReturn:
     raise SystemExit(0)
-
-
-def _loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"

@@ -108,6 +108,20 @@ class AnswerMessage(BaseModel):
     tool_calls: list[Call] | None = None
 
 
+class TracedToken(BaseModel):
+    """How a token came.
+
+    text: what it reads as alone. bytes: its UTF-8 bytes, where it is part of a character.
+    sources: who had drafted it; nobody, if the model chose it itself. depth: its place in the
+    draft, from 1; 0 where nobody had.
+    """
+
+    text: str
+    sources: list[Literal["bita", "ngram", "prediction"]]
+    depth: int
+    bytes: list[int] | None = None
+
+
 PromptLogprobs = list[dict[str, dict[str, Any]] | None]
 
 
@@ -120,6 +134,7 @@ class ChatChoice(BaseModel):
     finish_reason: Literal["stop", "length", "tool_calls"]
     stop_reason: str | int | None
     token_ids: list[int] | None = None
+    trace: list[TracedToken] | None = None
 
 
 class Answer(BaseModel):
@@ -161,6 +176,7 @@ class TextChoice(BaseModel):
     finish_reason: Literal["stop", "length"]
     stop_reason: str | int | None
     token_ids: list[int] | None = None
+    trace: list[TracedToken] | None = None
     prompt_token_ids: list[int] | None = None
     prompt_logprobs: PromptLogprobs | None = None
 

@@ -36,11 +36,13 @@ class StreamOptions(Schema):
     )
 
 
-class Speculation(Schema):
+class Drafting(Schema):
     """Who drafts; the answer is the same, only its speed differs.
 
     Null leaves a source to the server.
     """
+
+    UNSUPPORTED: ClassVar[NeutralValues] = {"trace": (False,)}
 
     enabled: bool = Field(
         default=True, description="`false` decodes plainly, whatever the others say."
@@ -52,7 +54,17 @@ class Speculation(Schema):
     @property
     def drafters(self) -> dict[str, bool]:
         """The sources that the request decides about."""
-        return self.model_dump(exclude={"enabled"}, exclude_none=True)
+        return self.model_dump(exclude={"enabled", "trace"}, exclude_none=True)
+
+
+class Speculation(Drafting):
+    """Who drafts, and whether the answer tells."""
+
+    UNSUPPORTED: ClassVar[NeutralValues] = {}
+
+    trace: bool = Field(
+        default=False, description="Each choice's `trace`: how each of its tokens came."
+    )
 
 
 class GenerationRequest(Schema):
@@ -131,7 +143,7 @@ class GenerationRequest(Schema):
         None, description="`prompt_token_ids` and each choice's `token_ids` in the answer."
     )
     speculation: Speculation | None = Field(
-        None, description="Who drafts; changes the speed alone."
+        None, description="Who drafts, which changes the speed alone; `trace` shows who did."
     )
     service_tier: Literal["auto", "default", "flex", "priority"] | None = Field(
         None, description="`priority` goes before `default`, `flex` after; the answer has it too."

@@ -10,7 +10,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import ConfigDict, Discriminator, Field, Tag
 
 from server.schemas.base import NeutralValues, Schema
-from server.schemas.common import Speculation
+from server.schemas.common import Drafting
 from server.schemas.kinds import kind_of, of_kinds
 
 
@@ -194,4 +194,4 @@ class MessagesRequest(CountTokensRequest):
     metadata: Metadata | None = None
     min_p: float | None = None
     seed: int | None = None
-    speculation: Speculation | None = None
+    speculation: Drafting | None = None

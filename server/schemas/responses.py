@@ -11,7 +11,7 @@ from pydantic import ConfigDict, Field, ValidationInfo, field_validator
 from pydantic_core import PydanticCustomError
 
 from server.schemas.base import NeutralValues, Schema
-from server.schemas.common import Speculation
+from server.schemas.common import Drafting
 from server.schemas.kinds import of_kinds
 from server.schemas.response_items import Item
 
@@ -146,7 +146,7 @@ class ResponsesRequest(Schema):
     min_tokens: int | None = None
     ignore_eos: bool | None = None
     stop_token_ids: list[int] | None = None
-    speculation: Speculation | None = None
+    speculation: Drafting | None = None
 
     @field_validator("store", "previous_response_id", "conversation")
     @classmethod

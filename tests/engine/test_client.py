@@ -317,12 +317,14 @@ async def test_a_stop_string_ends_the_answer_and_aborts_the_rest(
     for text in ("so E", "ND and more"):
         piece = output("a", text)
         piece.logprobs = [TokenLogprob(token, -1.0, [], 1) for token in piece.token_ids]
+        piece.sources = [1] * len(piece.token_ids)
         fake.say(piece)
     whole = await stream
     assert "".join(one.text for one in whole) == "so "
     last = whole[-1]
     assert (last.finish_reason, last.stop_reason) == (FinishReason.STOP, "END")
     assert len(last.token_ids) == len(last.logprobs or []) == last.num_generated_tokens == 2
+    assert last.sources == [1, 1]
     assert await fake.hears() == Abort("a")
 
 

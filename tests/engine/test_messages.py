@@ -87,6 +87,7 @@ OUTPUT = RequestOutput(
         TokenLogprob(1, -0.5, [(1, -0.5), (7, -float("inf"))], 1),
         TokenLogprob(2, 0.0, [], 2),
     ],
+    sources=[1, 0],
     prompt_logprobs=[TokenLogprob(3, -1.5, [(1, -0.5)], 9)],
     finish_reason=FinishReason.STOP,
     stop_reason=5,
@@ -110,7 +111,7 @@ STATS = EngineStats(
 MESSAGES = [
     Start(EngineConfig("a/folder", adapters={"bita": "an/adapter"}, prefix_caching=False)),
     Add(Request("r", [1, 2, 3], SAMPLING, adapter="bita", speculation=False, priority=-2)),
-    Add(Request("r", [1], drafters={"ngram": False}, prediction=[7, 8])),
+    Add(Request("r", [1], drafters={"ngram": False}, prediction=[7, 8], trace=True)),
     Add(Request("r", [1], grammar=Grammar("regex", "a+", "guided_regex"))),
     Add(Request("r", [1], cache_salt="é", kept_tokens=[7])),
     Abort("r"),

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import random
+from collections import Counter
 from typing import Any
 
 import pytest
 
 from engine.request import Request
-from engine.speculation.sources import NAMES
+from engine.speculation.sources import NAMES, names
 from tests import factories
 
 COUNT = 10
@@ -122,6 +123,28 @@ def test_without_an_adapter_chains_are_drafted_all_the_same(llama) -> None:  # t
     stats = engine.stats()
     assert stats.rows["mask"] == 0
     assert stats.num_forwards < MAX_TOKENS * 2 / 3
+
+
+def test_a_trace_tells_of_every_token_who_drafted_it(llama) -> None:  # type: ignore[no-untyped-def]
+    model, prompts, expected = llama
+    engine = auto(model)
+    for request in predicting(factories.requests(prompts, MAX_TOKENS), expected, trace=True):
+        engine.add(request)
+    tokens: dict[str, list[int]] = {name: [] for name in expected}
+    drafted: Counter[str] = Counter()
+    while engine.has_work:
+        for output in engine.step():
+            assert output.sources is not None
+            tokens[output.request_id] += output.token_ids
+            assert len(output.sources) == len(output.token_ids)
+            assert all(output.sources[:-1])
+            if output.finish_reason is None:
+                assert output.sources[-1] == 0
+            for bits in output.sources:
+                drafted.update(names(bits))
+    assert tokens == expected
+    accepted = engine.stats().speculation.accepted_by_source
+    assert {source: drafted[source] for source in NAMES} == accepted
 
 
 def test_a_prediction_that_is_all_wrong_is_soon_left_alone(llama) -> None:  # type: ignore[no-untyped-def]

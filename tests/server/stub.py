@@ -14,6 +14,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from engine.config import EngineConfig, ModelInfo
 from engine.errors import AdapterNameTaken, UnknownAdapter
 from engine.request import FinishReason, Request, RequestOutput, SpecReceipt, TokenLogprob
+from engine.speculation.sources import BITA, NGRAM, PREDICTION
 from engine.stats import EngineStats
 from server.config import ServerConfig
 
@@ -127,6 +128,7 @@ class StubClient:
                 token_ids=token_ids,
                 text=piece,
                 logprobs=_logprobs(token_ids, request.sampling.logprobs),
+                sources=_sources(token_ids) if request.trace else None,
                 prompt_logprobs=_logprobs(
                     request.token_ids[1:], request.sampling.prompt_logprobs if number == 1 else None
                 ),
@@ -148,6 +150,12 @@ def _logprobs(token_ids: Sequence[int], wanted: int | None) -> list[TokenLogprob
         return None
     top = [(65, -0.5), (66, -float("inf"))][:wanted]
     return [TokenLogprob(token_id, -0.25, top, 1) for token_id in token_ids]
+
+
+def _sources(token_ids: Sequence[int]) -> list[int]:
+    """A step's last token is the model's own; the sources before it take turns."""
+    turns = (BITA, NGRAM, PREDICTION, BITA | NGRAM)
+    return [*(turns[place % 4] for place in range(len(token_ids) - 1)), 0][: len(token_ids)]
 
 
 def model_folder(folder: Path) -> Path:

@@ -14,7 +14,13 @@ from server.schemas import answers
 from tests.server.stub import StubClient
 from tests.server.wire import CHAT, COMPLETIONS, WEATHER, chat, chunks, completion
 
-EVERYTHING = {"n": 2, "return_token_ids": True, "prompt_logprobs": 2, "service_tier": "auto"}
+EVERYTHING = {
+    "n": 2,
+    "return_token_ids": True,
+    "prompt_logprobs": 2,
+    "service_tier": "auto",
+    "speculation": {"trace": True},
+}
 CASES: list[tuple[str, dict[str, Any], type[BaseModel]]] = [
     (CHAT, chat(), answers.ChatCompletion),
     (CHAT, chat(**EVERYTHING, logprobs=True, top_logprobs=2), answers.ChatCompletion),

@@ -7,7 +7,7 @@ import pytest
 from fastapi.routing import APIRoute
 
 from server.app import ROUTERS
-from server.auth import ADMIN_PATH, OPEN_PATHS
+from server.auth import ADMIN_PATH, OPEN_PATHS, STATS_PATH
 from server.body import JsonRoute
 from tests.server.conftest import MakeHttp
 from tests.server.stub import ADAPTER, MODEL
@@ -24,7 +24,9 @@ KEYS = {"api_keys": ("key",), "admin_key": "admin"}
 
 
 def other(path: str) -> str:
-    """A route's path in its other spelling."""
+    """A route's path in its other spelling; the page has none."""
+    if path == "/":
+        return path
     return path.removeprefix("/v1") if path.startswith("/v1/") else f"/v1{path}"
 
 
@@ -33,10 +35,10 @@ async def test_both_spellings_are_guarded_alike(
     make_http: MakeHttp, method: str, path: str
 ) -> None:
     path = path.replace("{model:path}", MODEL).replace("{name}", "none")
+    for_admin = path.startswith((ADMIN_PATH, STATS_PATH))
     async with make_http(**KEYS) as http:
         for spelling in (path, other(path)):
-            for key, opens in (("key", not path.startswith(ADMIN_PATH)), ("admin", False)):
-                opens = opens or (key == "admin" and path.startswith(ADMIN_PATH))
+            for key, opens in (("key", not for_admin), ("admin", for_admin)):
                 headers = {"authorization": f"Bearer {key}"}
                 response = await http.request(method, spelling, headers=headers)
                 guarded = response.status_code == 401

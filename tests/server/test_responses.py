@@ -274,6 +274,7 @@ async def test_an_error_before_the_first_output_has_its_own_status(
 
 
 REFUSED: list[tuple[dict[str, Any], str, str]] = [
+    ({"speculation": {"trace": True}}, "speculation.trace", "unsupported_parameter"),
     ({"previous_response_id": "resp_1"}, "previous_response_id", "unsupported_parameter"),
     ({"store": True}, "store", "unsupported_parameter"),
     ({"conversation": "conv_1"}, "conversation", "unsupported_parameter"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING
 
+from server.commands.adapters.listing import hit_table
 from server.commands.tune import data
 
 if TYPE_CHECKING:
@@ -83,16 +84,9 @@ def recipe_of(options: argparse.Namespace) -> TuningRecipe:
 
 def _show(adapter: BitaAdapter) -> None:
     from rich.console import Console
-    from rich.table import Table
 
-    profile = adapter.config.profile
-    table = Table(title="held-out hit rates, by depth and rank")
-    for column in ("depth", *(f"rank {rank}" for rank in range(1, 6)), "places"):
-        table.add_column(column, justify="right")
-    for depth, (rates, count) in enumerate(zip(profile.rates, profile.counts, strict=True), 1):
-        table.add_row(str(depth), *(f"{rate:.3f}" for rate in rates[:5]), str(count))
     console = Console()
-    console.print(table)
+    console.print(hit_table(adapter.config.profile))
     length = adapter.config.tuning["acceptance_length_comb"]
     console.print(f"acceptance length of the paper's comb: {length:.2f} tokens a forward")
 
