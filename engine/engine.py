@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Mapping
-from typing import TypeAlias
+from functools import cached_property
+from typing import TYPE_CHECKING, TypeAlias
 
 import torch
 from torch import Tensor
@@ -17,6 +18,7 @@ from engine.cache.block_pool import BlockPool
 from engine.cache.storage import KVStorage
 from engine.config import EngineConfig
 from engine.errors import ContextLengthExceeded, RequestError
+from engine.grammar.constraint import Constraint
 from engine.model.compiled import compile_trunk, warm_up
 from engine.model.loader import LoadedModel
 from engine.model.runner import ModelOutput, ModelRunner
@@ -39,6 +41,9 @@ from engine.speculation.trust import Trust
 from engine.speculation.verify import Acceptance, walk
 from engine.stats import EngineStats, PhaseClock
 from engine.step_cost import step_cost
+
+if TYPE_CHECKING:
+    from engine.grammar.compiler import GrammarCompiler
 
 _Drafting: TypeAlias = tuple[Sequence, MaskGroup, list[Chain]]
 
@@ -115,7 +120,7 @@ class Engine:
         )
 
     def add(self, request: Request) -> None:
-        """Queue a request.
+        """Queue a request. A grammar that `grammars` does not know is compiled first.
 
         Raises RequestError (ContextLengthExceeded, UnknownAdapter) if it cannot be served,
         EngineOverloaded if too many wait.
@@ -129,6 +134,7 @@ class Engine:
             trust=Trust(shared),
             max_tokens=self._token_limit(request),
             drafters=self._drafters_of(request),
+            constraint=self._constraint_of(request),
         )
         self.scheduler.add(sequence)
         self.adapters.acquire(sequence.adapter)
@@ -140,6 +146,15 @@ class Engine:
         if sequence is not None:
             self.scheduler.finish(sequence)
             self.adapters.release(sequence.adapter)
+
+    @cached_property
+    def grammars(self) -> GrammarCompiler:
+        """What compiles grammars for this model."""
+        # Here, since the library is of no use to benchmarks and tuning.
+        from engine.grammar.compiler import GrammarCompiler
+
+        loaded = self.loaded
+        return GrammarCompiler(self.config.model, loaded.facts.vocab_size, loaded.eos_token_ids)
 
     @property
     def has_work(self) -> bool:
@@ -205,19 +220,22 @@ class Engine:
 
     def _verify(self, scheduled: list[Scheduled], output: ModelOutput) -> list[Acceptance | None]:
         """Choose at every node and walk; None where the prompt is not finished yet."""
+        # Before anything waits for the logits: a GPU still computes them.
+        masks = [self._allowed(item) for item in scheduled]
         chosen = output.logits.argmax(dim=-1).tolist() if len(output.logits) else []
         nodes: list[range] = []
         shaped: list[int] = []
         processed: list[Tensor] = []
         keys: list[Key | None] = []
         first = 0
-        for item in scheduled:
+        for item, allowed in zip(scheduled, masks, strict=True):
             rows = range(first, first + item.num_nodes)
             first = rows.stop
             nodes.append(rows)
-            if item.tree is not None and not item.sequence.request.sampling.plain:
+            plain = allowed is None and item.sequence.request.sampling.plain
+            if item.tree is not None and not plain:
                 logits = output.logits[rows.start : rows.stop]
-                processed.append(self._processed(item.sequence, item.tree, logits))
+                processed.append(self._processed(item.sequence, item.tree, logits, allowed))
                 keys += item.sequence.keys(item.tree.topology.depths)
                 shaped += rows
         if processed:
@@ -228,7 +246,17 @@ class Engine:
             for item, rows in zip(scheduled, nodes, strict=True)
         ]
 
-    def _processed(self, sequence: Sequence, tree: DraftTree, logits: Tensor) -> Tensor:
+    def _allowed(self, item: Scheduled) -> Tensor | None:
+        """What the grammar allows behind every node, where there is one."""
+        sequence = item.sequence
+        if item.tree is None or sequence.constraint is None:
+            return None
+        num_early = sequence.request.sampling.min_tokens - sequence.num_generated
+        return sequence.constraint.allowed(item.tree, num_early)
+
+    def _processed(
+        self, sequence: Sequence, tree: DraftTree, logits: Tensor, allowed: Tensor | None
+    ) -> Tensor:
         """The request's own distribution at every node, on that node's path."""
         params = sequence.request.sampling
         paths = [
@@ -241,6 +269,7 @@ class Engine:
             sequence.output_ids,
             paths,
             (*self.loaded.eos_token_ids, *params.stop_token_ids),
+            allowed,
         )
 
     @torch.inference_mode()
@@ -319,7 +348,8 @@ class Engine:
                 )
             trees = planner.draft(ranker, chains_of, len(scheduled))
             for (sequence, *_), tree in zip(parts, trees, strict=True):
-                sequence.draft = tree
+                constraint = sequence.constraint
+                sequence.draft = tree if constraint is None else constraint.prune(tree)
 
     def _emit(
         self, scheduled: list[Scheduled], output: ModelOutput, accepted: list[Acceptance | None]
@@ -333,6 +363,8 @@ class Engine:
                 self.scheduler.committed(sequence, item.num_causal)
                 continue
             tokens = self._until_end(sequence, acceptance.tokens(item.tree))
+            if sequence.constraint is not None:
+                tokens = self._as_constrained(sequence, sequence.constraint, tokens)
             if item.tree.reached:
                 sequence.trust.observe(item.tree, acceptance.path)
             decoding = sequence.num_generated > 0
@@ -392,6 +424,24 @@ class Engine:
                 sequence.finish_reason = FinishReason.LENGTH
                 return tokens[: i + 1]
         return tokens
+
+    def _as_constrained(
+        self, sequence: Sequence, constraint: Constraint, tokens: list[int]
+    ) -> list[int]:
+        """The tokens that a grammar lets out; one that cannot go on cuts its answer short."""
+        if not constraint.failed and sequence.finish_reason is None:
+            constraint.advance(tokens)
+        if not constraint.failed:
+            return tokens
+        sequence.finish_reason, sequence.stop_reason = FinishReason.LENGTH, None
+        return []
+
+    def _constraint_of(self, request: Request) -> Constraint | None:
+        if request.grammar is None:
+            return None
+        if request.sampling.ignore_eos:
+            raise RequestError("an answer ends where its grammar does", "ignore_eos")
+        return self.grammars.compile(request.grammar, request.sampling.stop_token_ids)
 
     def _adapter_of(self, request: Request) -> LoadedAdapter | None:
         named = None if request.adapter is None else self.adapters[request.adapter]

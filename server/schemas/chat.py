@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import ConfigDict, Field, field_validator, model_validator
+from pydantic import ConfigDict, Field, model_validator
 from pydantic_core import PydanticCustomError
 
 from engine.request import MAX_LOGPROBS
 from server.schemas.base import NeutralValues, Schema, disagrees, unsupported
-from server.schemas.common import GenerationRequest, ShortText
+from server.schemas.common import ShortText
+from server.schemas.structured import StructuredRequest
 
 
 class TextPart(Schema):
@@ -82,13 +83,13 @@ class Message(Schema):
 
 
 class Function(Schema):
-    """parameters: a JSON schema of the arguments."""
-
-    UNSUPPORTED: ClassVar[NeutralValues] = {"strict": (False,)}
+    """parameters: a JSON schema of the arguments. strict: keep it to the letter, or refuse it."""
 
     name: str = Field(min_length=1)
     description: str | None = None
     parameters: dict[str, Any] | None = None
+    # Not for the model to read: no template was made for it.
+    strict: bool | None = Field(None, exclude=True)
 
 
 class Tool(Schema):
@@ -96,6 +97,19 @@ class Tool(Schema):
 
     type: Literal["function"]
     function: Function
+
+
+class FunctionName(Schema):
+    """One of the functions."""
+
+    name: str
+
+
+class NamedTool(Schema):
+    """The function that is to be called."""
+
+    type: Literal["function"]
+    function: FunctionName
 
 
 class Prediction(Schema):
@@ -160,7 +174,7 @@ class Conversation(Schema):
         return self.add_generation_prompt is not False and not self.continue_final_message
 
 
-class ChatCompletionRequest(GenerationRequest, Conversation):
+class ChatCompletionRequest(StructuredRequest, Conversation):
     """A conversation to answer."""
 
     model_config = ConfigDict(
@@ -173,7 +187,7 @@ class ChatCompletionRequest(GenerationRequest, Conversation):
     )
 
     UNSUPPORTED: ClassVar[NeutralValues] = {
-        **GenerationRequest.UNSUPPORTED,
+        **StructuredRequest.UNSUPPORTED,
         "add_special_tokens": (False,),
         "audio": (),
         "best_of": (1,),
@@ -183,7 +197,6 @@ class ChatCompletionRequest(GenerationRequest, Conversation):
         "function_call": (),
         "functions": (),
         "modalities": (["text"],),
-        "response_format": ({"type": "text"},),
         "web_search_options": (),
     }
 
@@ -203,36 +216,46 @@ class ChatCompletionRequest(GenerationRequest, Conversation):
     verbosity: Literal["low", "medium", "high"] | None = Field(
         None, description="As `reasoning_effort`; `medium` is what happens anyway."
     )
-    tool_choice: Literal["auto", "none"] | None = Field(
-        None, description="Whether the model is shown the `tools`."
+    tool_choice: Literal["auto", "none", "required"] | NamedTool | None = Field(
+        None, description="Whether the model may, must or must not call, or the function it must."
     )
-    parallel_tool_calls: bool | None = Field(
-        None, description="`false` keeps the first call of an answer alone."
-    )
-
-    @field_validator("tool_choice", mode="before")
-    @classmethod
-    def _choice_is_the_models(cls, choice: Any) -> Any:
-        if choice == "required" or isinstance(choice, dict):
-            raise PydanticCustomError(
-                "unsupported_parameter",
-                "Unsupported 'tool_choice': the model may be let ('auto') or kept from ('none') "
-                "calling tools, not made to.",
-            )
-        return choice
+    parallel_tool_calls: bool | None = Field(None, description="`false`: one call at most.")
 
     @model_validator(mode="after")
     def _fields_agree(self) -> ChatCompletionRequest:
         if self.top_logprobs is not None and not self.logprobs:
             raise disagrees("top_logprobs", "only allowed when 'logprobs' is true")
-        if self.tool_choice == "auto" and not self.tools:
+        if self.tool_choice not in (None, "none") and not self.tools:
             raise disagrees("tool_choice", "only allowed with 'tools'")
+        if self.named_tool not in (None, *(tool.function.name for tool in self.tools or [])):
+            raise disagrees("tool_choice.function.name", "none of the 'tools'")
+        self._one_of_tools_and_grammar()
         return self
+
+    def _one_of_tools_and_grammar(self) -> None:
+        """An answer may be calls or JSON, as the model likes; other grammars hold no calls."""
+        if self.constraint is None or not self.uses_tools:
+            return
+        field = self.constraint.field.split(".")[0]
+        if field != "response_format":
+            raise disagrees(field, "not allowed with 'tools', unless 'tool_choice' is 'none'")
+        if self.forces_call:
+            raise disagrees(field, "not allowed where 'tool_choice' forces a call")
 
     @property
     def uses_tools(self) -> bool:
         """Whether the model is shown tools, and its calls are looked for."""
         return bool(self.tools) and self.tool_choice != "none"
+
+    @property
+    def named_tool(self) -> str | None:
+        """The function that must be called, where one is named."""
+        return self.tool_choice.function.name if isinstance(self.tool_choice, NamedTool) else None
+
+    @property
+    def forces_call(self) -> bool:
+        """Whether the model must call a function."""
+        return self.tool_choice == "required" or self.named_tool is not None
 
     @property
     def token_limit(self) -> int | None:
