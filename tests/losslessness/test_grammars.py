@@ -83,7 +83,7 @@ def tokens(outputs: dict[str, list[RequestOutput]]) -> dict[str, list[int]]:
 
 def drafted_by_an_oracle(engine: Engine, expected: dict[str, list[int]], pruned: bool) -> None:
     OracleEngine(expected, right=0.8).patch(engine)
-    draft = engine._draft
+    draft = engine.drafting.draft
 
     def prune(scheduled, batch, output, accepted):  # type: ignore[no-untyped-def]
         with mock.patch.object(Constraint, "prune", lambda _, tree: tree):
@@ -92,7 +92,7 @@ def drafted_by_an_oracle(engine: Engine, expected: dict[str, list[int]], pruned:
             if pruned and sequence.draft is not None and sequence.constraint is not None:
                 sequence.draft = sequence.constraint.prune(sequence.draft)
 
-    engine._draft = prune  # type: ignore[method-assign]
+    engine.drafting.draft = prune  # type: ignore[method-assign]
 
 
 def matches(name: str, text: str) -> bool:
