@@ -15,7 +15,8 @@ from typing import Any
 
 from engine.request import JSON_STYLE, Grammar
 from server.errors import invalid
-from server.schemas.chat import ChatCompletionRequest, Function
+from server.schemas.chat import ChatCompletionRequest
+from server.schemas.conversation import Function
 from server.schemas.structured import as_strict
 
 NO_ARGUMENTS: dict[str, Any] = {"type": "object", "properties": {}, "additionalProperties": False}
