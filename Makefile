@@ -15,6 +15,8 @@ IMAGE ?= bita-serve
 BIN := .venv/bin
 STAMP := .venv/.installed
 BENCH_STAMP := .venv/.bench-installed
+CLIENTS := build/clients
+CLIENTS_STAMP := $(CLIENTS)/.installed
 PIP := $(BIN)/python -m pip --disable-pip-version-check install -q
 CODE := adapters engine server models tests benchmarks examples
 
@@ -25,7 +27,7 @@ LLAMA_FLAGS := -DCMAKE_BUILD_TYPE=Release -DBUILD_SHARED_LIBS=OFF -DLLAMA_OPENSS
 	-DLLAMA_USE_PREBUILT_UI=OFF -DLLAMA_BUILD_TESTS=OFF -DLLAMA_BUILD_EXAMPLES=OFF -DLLAMA_BUILD_APP=OFF
 
 .DEFAULT_GOAL := help
-.PHONY: help setup serve chat tune test test-slow check bench bench-serving bench-steps llama-server \
+.PHONY: help setup serve chat tune test test-slow test-clients check bench bench-serving bench-steps llama-server \
 	losslessness docker
 
 help: ## this list
@@ -57,6 +59,10 @@ test: setup ## the tests
 test-slow: setup ## the longer suites
 	$(BIN)/python -m pytest -m slow $(ARGS)
 
+# Beside the environment, not in it: litellm wants older versions of what the server is tested with.
+test-clients: setup $(CLIENTS_STAMP) ## langchain, litellm, instructor, openai and curl against a server
+	PYTHONPATH=$(CLIENTS) $(BIN)/python -m pytest -m slow tests/clients $(ARGS)
+
 check: setup ## lint, format, types, layers
 	$(BIN)/ruff check $(CODE)
 	$(BIN)/ruff format --check $(CODE)
@@ -77,6 +83,10 @@ llama-server: $(LLAMA) ## llama.cpp's server for bench-serving, in build/; needs
 $(BENCH_STAMP): $(STAMP)
 	@$(PIP) -e '.[bench]'
 	@touch $(BENCH_STAMP)
+
+$(CLIENTS_STAMP): tests/clients/requirements.txt | $(STAMP)
+	@$(PIP) --upgrade --target $(CLIENTS) -r tests/clients/requirements.txt
+	@touch $(CLIENTS_STAMP)
 
 $(LLAMA): | $(STAMP)
 	$(BIN)/pip download -q --no-deps --no-binary llama-cpp-python --dest build/llama.cpp $(LLAMA_SOURCE)

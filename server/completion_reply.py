@@ -100,10 +100,9 @@ class CompletionReply:
 
     def _begin(self, index: int, output: RequestOutput) -> RequestOutput | None:
         """The output that a choice's echo belongs to: its first; None where there is no echo."""
-        if not self._body.echo or index in self._begun:
-            return None
+        first = index not in self._begun
         self._begun.add(index)
-        return output
+        return output if first and self._body.echo else None
 
     def _choice(
         self,

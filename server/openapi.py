@@ -6,12 +6,15 @@ from typing import Any, TypeAlias
 
 from pydantic import BaseModel
 
-from server.schemas.answers import ErrorAnswer
+from server.schemas.answers import AnthropicErrorAnswer, ErrorAnswer
 from server.sse import CHUNKS
 
 Responses: TypeAlias = dict[int | str, dict[str, Any]]
 
 ERRORS: Responses = {"default": {"model": ErrorAnswer, "description": "An error."}}
+ANTHROPIC_ERRORS: Responses = {
+    "default": {"model": AnthropicErrorAnswer, "description": "An error."}
+}
 
 
 def answered_by(model: type[BaseModel], chunk: dict[str, Any]) -> Responses:

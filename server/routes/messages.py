@@ -12,13 +12,14 @@ from server.anthropic.reply import FRAMING, MessagesReply
 from server.body import JsonRoute
 from server.chat_plan import plan_chat, prompt_of
 from server.context import record_of
+from server.openapi import ANTHROPIC_ERRORS
 from server.schemas.messages import CountTokensRequest, MessagesRequest
 from server.serving import ServingDep
 from server.translation import worded
 from server.warnings import note_unknown
 from server.wire import json_response
 
-router = APIRouter(tags=["messages"], route_class=JsonRoute)
+router = APIRouter(tags=["messages"], route_class=JsonRoute, responses=ANTHROPIC_ERRORS)
 
 
 @router.post("/v1/messages")

@@ -17,9 +17,32 @@ class Error(BaseModel):
 
 
 class ErrorAnswer(BaseModel):
-    """Every answer but those of 200 and of the health probes."""
+    """Every answer but those of 200, of the health probes and of /v1/messages."""
 
     error: Error
+
+
+class AnthropicError(BaseModel):
+    """message: begins with the field at fault."""
+
+    type: Literal[
+        "invalid_request_error",
+        "authentication_error",
+        "permission_error",
+        "not_found_error",
+        "request_too_large",
+        "rate_limit_error",
+        "api_error",
+        "overloaded_error",
+    ]
+    message: str
+
+
+class AnthropicErrorAnswer(BaseModel):
+    """As `ErrorAnswer`, of /v1/messages and what is below it."""
+
+    type: Literal["error"]
+    error: AnthropicError
 
 
 class PromptDetails(BaseModel):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import httpx
@@ -96,6 +97,8 @@ async def test_a_stream_tells_token_ids_and_counts(http: httpx.AsyncClient) -> N
         assert counts[-1] == 22
         whole = sent[0] if route == CHAT else sent[0]["choices"][0]
         assert len(whole["prompt_token_ids"]) == sent[-1]["usage"]["prompt_tokens"]
+        tellers = [chunk for chunk in sent if "prompt_token_ids" in json.dumps(chunk)]
+        assert len(tellers) == (1 if route == CHAT else 2)
 
 
 async def test_a_tier_is_a_priority_and_comes_back(
