@@ -4,43 +4,38 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Mapping
-from typing import TypeAlias
+from functools import cached_property
+from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor
 
 from adapters.format import BitaAdapter
 from engine.adapter_registry import AdapterRegistry, LoadedAdapter, PreparedAdapter, Room
+from engine.admission import token_limit
 from engine.attention.select import pick_backend
 from engine.batch import ForwardBatch, RowKind, SegmentPlan
 from engine.cache.block_pool import BlockPool
 from engine.cache.storage import KVStorage
+from engine.choosing import verify
 from engine.config import EngineConfig
-from engine.errors import ContextLengthExceeded, RequestError
+from engine.drafting import Drafting
+from engine.errors import RequestError
+from engine.grammar.constraint import Constraint
 from engine.model.compiled import compile_trunk, warm_up
 from engine.model.loader import LoadedModel
 from engine.model.runner import ModelOutput, ModelRunner
 from engine.request import FinishReason, Request, RequestOutput
 from engine.sampling.logprobs import logprobs
-from engine.sampling.processors import process
-from engine.sampling.sampler import Key, choose
 from engine.scheduler import Scheduled, Scheduler
 from engine.sequence import Sequence
-from engine.speculation import ngram, prediction
-from engine.speculation.bita import Branches, MaskGroup
 from engine.speculation.cost import StepCostModel
-from engine.speculation.drafter import Chain, Drafter
-from engine.speculation.growth import Ranker, Unranked
-from engine.speculation.payoff import Payoff
-from engine.speculation.planner import PLAIN, Adaptive, Fixed, Planner, named
-from engine.speculation.sources import NGRAM, PREDICTION
-from engine.speculation.tree import DraftTree, TreeTopology
 from engine.speculation.trust import Trust
-from engine.speculation.verify import Acceptance, walk
+from engine.speculation.verify import Acceptance
 from engine.stats import EngineStats, PhaseClock
 from engine.step_cost import step_cost
 
-_Drafting: TypeAlias = tuple[Sequence, MaskGroup, list[Chain]]
+if TYPE_CHECKING:
+    from engine.grammar.compiler import GrammarCompiler
 
 CPU_KV_BYTES = 1 << 30
 GPU_KV_SHARE = 0.85
@@ -88,15 +83,16 @@ class Engine:
             compile_trunk(loaded.model, loaded.route)
             warm_up(self.runner)
         self.adapters = AdapterRegistry(room, self.runner.set_adapter)
-        self.cost: StepCostModel | None = None
+        cost = None
         if config.tree == "auto":
-            self.cost = step_cost(self.runner, loaded, config, self.max_model_len)
-        self._unadapted = Adaptive((), self.cost) if self.cost is not None else None
+            cost = step_cost(self.runner, loaded, config, self.max_model_len)
+        self.drafting = Drafting(config, self.runner, cost)
         for name, adapter in adapters.items():
             self.adapters.load(name, self.prepare(adapter), config.adapters.get(name, ""))
-        self.scheduler = Scheduler(config, BlockPool(num_blocks, config.block_size), self._plan)
+        self.scheduler = Scheduler(
+            config, BlockPool(num_blocks, config.block_size), self.drafting.first
+        )
         self.sequences: dict[str, Sequence] = {}
-        self._payoff = Payoff()
         self._stats = EngineStats()
 
     def prepare(self, adapter: BitaAdapter) -> PreparedAdapter:
@@ -111,24 +107,25 @@ class Engine:
             adapter.prompt_kv.to(device, dtype),
             adapter.mask_embeddings.to(device, dtype),
             adapter.successor.to(device) if adapter.successor else None,
-            self._planner(adapter),
+            self.drafting.planner(adapter),
         )
 
     def add(self, request: Request) -> None:
-        """Queue a request.
+        """Queue a request. A grammar that `grammars` does not know is compiled first.
 
         Raises RequestError (ContextLengthExceeded, UnknownAdapter) if it cannot be served,
         EngineOverloaded if too many wait.
         """
-        adapter, greedy = self._adapter_of(request), request.sampling.temperature == 0
+        adapter, greedy = self._adapter_of(request), request.sampling.greedy
         shared = (adapter.greedy if greedy else adapter.sampled) if adapter is not None else None
         sequence = Sequence(
             request=request,
             seed=secrets.randbits(63) if request.sampling.seed is None else request.sampling.seed,
             adapter=adapter,
             trust=Trust(shared),
-            max_tokens=self._token_limit(request),
-            drafters=self._drafters_of(request),
+            max_tokens=token_limit(request, self.max_model_len, self.loaded.facts.vocab_size),
+            drafters=self.drafting.drafters_of(request),
+            constraint=self._constraint_of(request),
         )
         self.scheduler.add(sequence)
         self.adapters.acquire(sequence.adapter)
@@ -140,6 +137,20 @@ class Engine:
         if sequence is not None:
             self.scheduler.finish(sequence)
             self.adapters.release(sequence.adapter)
+
+    @property
+    def cost(self) -> StepCostModel | None:
+        """Of a step, where trees are chosen by it."""
+        return self.drafting.cost
+
+    @cached_property
+    def grammars(self) -> GrammarCompiler:
+        """What compiles grammars for this model."""
+        # Here, since the library is of no use to benchmarks and tuning.
+        from engine.grammar.compiler import GrammarCompiler
+
+        loaded = self.loaded
+        return GrammarCompiler(self.config.model, loaded.facts.vocab_size, loaded.eos_token_ids)
 
     @property
     def has_work(self) -> bool:
@@ -158,16 +169,16 @@ class Engine:
         output = self.runner.execute(batch)
         clock.ended("forward")
         self._report_prompts(scheduled, batch, output)
-        accepted = self._verify(scheduled, output)
+        accepted = verify(scheduled, output.logits, self.loaded.eos_token_ids)
         clock.ended("verify")
         self._commit(scheduled, batch, accepted)
         clock.ended("commit")
         outputs = self._emit(scheduled, output, accepted)
         clock.ended("emit")
-        self._draft(scheduled, batch, output, accepted)
+        self.drafting.draft(scheduled, batch, output, accepted)
         drafting = clock.ended("draft")
         rows = self._count(batch)
-        self._weigh(scheduled, outputs, rows, clock.total, drafting)
+        self.drafting.weigh(scheduled, outputs, rows, clock.total, drafting)
         return outputs
 
     def stats(self) -> EngineStats:
@@ -201,46 +212,6 @@ class Engine:
             storage.scratch_block,
             self.runner.max_masks,
             self.loaded.facts.max_positions,
-        )
-
-    def _verify(self, scheduled: list[Scheduled], output: ModelOutput) -> list[Acceptance | None]:
-        """Choose at every node and walk; None where the prompt is not finished yet."""
-        chosen = output.logits.argmax(dim=-1).tolist() if len(output.logits) else []
-        nodes: list[range] = []
-        shaped: list[int] = []
-        processed: list[Tensor] = []
-        keys: list[Key | None] = []
-        first = 0
-        for item in scheduled:
-            rows = range(first, first + item.num_nodes)
-            first = rows.stop
-            nodes.append(rows)
-            if item.tree is not None and not item.sequence.request.sampling.plain:
-                logits = output.logits[rows.start : rows.stop]
-                processed.append(self._processed(item.sequence, item.tree, logits))
-                keys += item.sequence.keys(item.tree.topology.depths)
-                shaped += rows
-        if processed:
-            for row, token in zip(shaped, choose(torch.cat(processed), keys), strict=True):
-                chosen[row] = token
-        return [
-            None if item.tree is None else walk(item.tree, chosen[rows.start : rows.stop])
-            for item, rows in zip(scheduled, nodes, strict=True)
-        ]
-
-    def _processed(self, sequence: Sequence, tree: DraftTree, logits: Tensor) -> Tensor:
-        """The request's own distribution at every node, on that node's path."""
-        params = sequence.request.sampling
-        paths = [
-            [tree.token_ids[n] for n in tree.path(node)] for node in range(len(tree.token_ids))
-        ]
-        return process(
-            logits,
-            params,
-            sequence.token_ids[: sequence.num_prompt_tokens],
-            sequence.output_ids,
-            paths,
-            (*self.loaded.eos_token_ids, *params.stop_token_ids),
         )
 
     @torch.inference_mode()
@@ -280,47 +251,6 @@ class Engine:
             source += batch.scratch_slots[rows].tolist()
         self.runner.storage.commit(source, target)
 
-    @torch.inference_mode()
-    def _draft(
-        self,
-        scheduled: list[Scheduled],
-        batch: ForwardBatch,
-        output: ModelOutput,
-        accepted: list[Acceptance | None],
-    ) -> None:
-        """The next step's trees, from each last accepted node's mask group and from chains."""
-        drafting: dict[LoadedAdapter | None, list[_Drafting]] = {}
-        for item, segment, acceptance in zip(scheduled, batch.segments, accepted, strict=True):
-            sequence = item.sequence
-            if acceptance is None or item.tree is None or sequence.finish_reason is not None:
-                continue
-            sequence.draft = None
-            masks, node = item.tree.topology.masks, acceptance.last_node
-            size = masks[node] if sequence.adapter is not None else 0
-            chains = sequence.chains()
-            if size or chains:
-                first = segment.mask_row(masks, node)
-                hidden = output.hidden[first : first + size]
-                trust = self._trust(sequence, len(scheduled))
-                group = MaskGroup(hidden, acceptance.bonus_token, trust)
-                drafting.setdefault(sequence.adapter, []).append((sequence, group, chains))
-        for adapter, parts in drafting.items():
-            groups, chains_of = [group for _, group, _ in parts], [chains for *_, chains in parts]
-            ranker: Ranker = Unranked([g.bonus_token for g in groups], [g.trust for g in groups])
-            planner = adapter.planner if adapter is not None else self._unadapted
-            assert planner is not None, "chains are only there with a planner"
-            if adapter is not None and any(len(group.hidden) for group in groups):
-                ranker = Branches(
-                    groups,
-                    adapter.successor,
-                    adapter.profile.temperatures,
-                    self.runner.embed,
-                    self.runner.project,
-                )
-            trees = planner.draft(ranker, chains_of, len(scheduled))
-            for (sequence, *_), tree in zip(parts, trees, strict=True):
-                sequence.draft = tree
-
     def _emit(
         self, scheduled: list[Scheduled], output: ModelOutput, accepted: list[Acceptance | None]
     ) -> list[RequestOutput]:
@@ -333,6 +263,8 @@ class Engine:
                 self.scheduler.committed(sequence, item.num_causal)
                 continue
             tokens = self._until_end(sequence, acceptance.tokens(item.tree))
+            if sequence.constraint is not None:
+                tokens = self._as_constrained(sequence, sequence.constraint, tokens)
             if item.tree.reached:
                 sequence.trust.observe(item.tree, acceptance.path)
             decoding = sequence.num_generated > 0
@@ -393,66 +325,27 @@ class Engine:
                 return tokens[: i + 1]
         return tokens
 
+    def _as_constrained(
+        self, sequence: Sequence, constraint: Constraint, tokens: list[int]
+    ) -> list[int]:
+        """The tokens that a grammar lets out; one that cannot go on cuts its answer short."""
+        if not constraint.failed and sequence.finish_reason is None:
+            constraint.advance(tokens)
+        if not constraint.failed:
+            return tokens
+        sequence.finish_reason, sequence.stop_reason = FinishReason.LENGTH, None
+        return []
+
+    def _constraint_of(self, request: Request) -> Constraint | None:
+        if request.grammar is None:
+            return None
+        if request.sampling.ignore_eos:
+            raise RequestError("an answer ends where its grammar does", "ignore_eos")
+        return self.grammars.compile(request.grammar, request.sampling.stop_token_ids)
+
     def _adapter_of(self, request: Request) -> LoadedAdapter | None:
         named = None if request.adapter is None else self.adapters[request.adapter]
-        return (named or self.adapters.default) if self._uses(request, "bita") else None
-
-    def _drafters_of(self, request: Request) -> list[Drafter]:
-        """Sources of chains; none where the tree is fixed, which has no place for them."""
-        drafters: list[Drafter] = []
-        if self._unadapted is None:
-            return drafters
-        if request.prediction and self._uses(request, "prediction"):
-            alignment = prediction.Alignment(request.prediction)
-            drafters.append(Drafter(PREDICTION, alignment, prediction.PRIORS))
-        if self._uses(request, "ngram"):
-            drafters.append(Drafter(NGRAM, ngram.NgramIndex(request.token_ids), ngram.PRIORS))
-        return drafters
-
-    def _uses(self, request: Request, source: str) -> bool:
-        wanted = request.drafters.get(source, source in self.config.drafters)
-        return request.speculation and wanted
-
-    def _token_limit(self, request: Request) -> int:
-        """Tokens the request may generate. Raises where prompt or completion do not fit."""
-        prompt, params = len(request.token_ids), request.sampling
-        if prompt == 0:
-            raise RequestError("the prompt has no tokens", "prompt")
-        vocabulary = self.loaded.facts.vocab_size
-        if not all(0 <= t < vocabulary for t in request.token_ids):
-            raise RequestError(f"prompt token ids must be below {vocabulary}", "prompt")
-        if (
-            request.prediction
-            and not 0 <= min(request.prediction) <= max(request.prediction) < vocabulary
-        ):
-            raise RequestError(f"prediction token ids must be below {vocabulary}", "prediction")
-        if not all(0 <= t < vocabulary for t in params.logit_bias):
-            raise RequestError(f"logit_bias token ids must be below {vocabulary}", "logit_bias")
-        room = self.max_model_len - prompt
-        asked = params.max_tokens
-        if room < (1 if asked is None else asked):
-            raise ContextLengthExceeded(
-                f"This model's maximum context length is {self.max_model_len} tokens. However, "
-                f"you requested {prompt + (asked or 0)} tokens ({prompt} in the prompt, "
-                f"{asked or 0} in the completion). Please reduce the length of either.",
-                "prompt",
-            )
-        return room if asked is None else asked
-
-    def _plan(self, sequence: Sequence, num_decoding: int) -> TreeTopology:
-        if sequence.adapter is None:
-            return PLAIN
-        return sequence.adapter.planner.first(num_decoding, self._trust(sequence, num_decoding))
-
-    def _trust(self, sequence: Sequence, num_decoding: int) -> float:
-        """In what the sequence's masks say; none where listening to masks does not pay."""
-        return sequence.trust() if self._payoff.pays(num_decoding) else 0.0
-
-    def _planner(self, adapter: BitaAdapter) -> Planner:
-        hits = adapter.config.profile.rates
-        if self.cost is not None:
-            return Adaptive(hits, self.cost)
-        return Fixed(named(self.config.tree, hits))
+        return (named or self.adapters.default) if self.drafting.uses(request, "bita") else None
 
     def _num_blocks(self) -> int:
         """KV blocks that fit the memory given, and no more than all sequences could use."""
@@ -466,23 +359,6 @@ class Engine:
                 memory = int(torch.cuda.mem_get_info(self.loaded.device)[0] * GPU_KV_SHARE)
         useful = self.config.max_num_seqs * (-(-self.max_model_len // size) + 1)
         return max(2, min(memory // block_bytes, useful))
-
-    def _weigh(
-        self,
-        scheduled: list[Scheduled],
-        outputs: list[RequestOutput],
-        rows: dict[RowKind, int],
-        seconds: float,
-        drafting: float,
-    ) -> None:
-        """Compare a step with what it would have taken without its drafts and masks."""
-        sequences = sum(item.tree is not None for item in scheduled)
-        if self.cost is None or not sequences:
-            return
-        num_rows, drafts = sum(rows.values()), rows[RowKind.NODE] + rows[RowKind.MASK]
-        plain = (seconds - drafting) * self.cost(num_rows - drafts) / self.cost(num_rows)
-        tokens = sum(len(output.token_ids) for output in outputs)
-        self._payoff.observe(sequences, drafts, tokens, seconds, plain)
 
     def _count(self, batch: ForwardBatch) -> dict[RowKind, int]:
         rows = batch.count()

@@ -16,6 +16,7 @@ from engine import errors
 from engine.config import EngineConfig, ModelInfo
 from engine.request import (
     FinishReason,
+    Grammar,
     Request,
     RequestOutput,
     SamplingParams,
@@ -24,7 +25,7 @@ from engine.request import (
 )
 from engine.stats import EngineStats, SpecDecodingStats
 
-VERSION = 5
+VERSION = 6
 HEADER_BYTES = 4
 MAX_BYTES = 1 << 28
 
@@ -163,7 +164,8 @@ def _request(data: dict[str, Any]) -> Request:
     sampling = data["sampling"]
     for name in ("stop", "stop_token_ids"):
         sampling[name] = tuple(sampling[name])
-    return Request(**{**data, "sampling": SamplingParams(**sampling)})
+    grammar = data["grammar"] and Grammar(**data["grammar"])
+    return Request(**{**data, "sampling": SamplingParams(**sampling), "grammar": grammar})
 
 
 def _output(data: dict[str, Any]) -> RequestOutput:

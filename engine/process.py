@@ -3,10 +3,10 @@
     python -m engine.process FD
 
 One thread owns the model; another only reads the socket, a third adapters' files, which may take
-longer than many steps. The loop drains what was asked, steps, and sends what is new; while idle
-it sends an empty message every `BEAT_SECONDS`. It ends when the socket closes, so that no engine
-outlives its server. An error in a step ends the process: the client tells its requests and starts
-a fresh one, whose state is known.
+longer than many steps, and so may grammars (`grammar.queue`). The loop drains what was asked,
+steps, and sends what is new; while idle it sends an empty message every `BEAT_SECONDS`. It ends
+when the socket closes, so that no engine outlives its server. An error in a step ends the process:
+the client tells its requests and starts a fresh one, whose state is known.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from typing import TypeAlias
 from engine.adapter_registry import PreparedAdapter
 from engine.engine import Engine
 from engine.errors import EngineDead, EngineError, RequestError
+from engine.grammar.queue import Compiled, CompileQueue
 from engine.load import load_engine, model_info, prepare_adapter
 from engine.messages import (
     HEADER_BYTES,
@@ -44,6 +45,7 @@ from engine.messages import (
     encode,
     length,
 )
+from engine.request import Request
 
 BEAT_SECONDS = 0.5
 
@@ -56,7 +58,7 @@ class _Read:
     adapter: PreparedAdapter | Exception
 
 
-Inbox: TypeAlias = "queue.SimpleQueue[Message | _Read | None]"
+Inbox: TypeAlias = "queue.SimpleQueue[Message | _Read | Compiled | None]"
 """What the loop is to do next; None once the connection is closed."""
 
 
@@ -77,12 +79,14 @@ def _serve(connection: socket.socket) -> None:
     to_read: queue.SimpleQueue[LoadAdapter | None] = queue.SimpleQueue()
     for target, args in ((_read, (connection, inbox)), (_read_adapters, (engine, to_read, inbox))):
         threading.Thread(target=target, args=args, daemon=True).start()
+    compiling = CompileQueue(engine.grammars, inbox.put)
     # When the server is gone, nobody is left to tell.
     try:
         with contextlib.suppress(BrokenPipeError, ConnectionResetError):
-            _loop(engine, connection, inbox, to_read)
+            _loop(engine, connection, inbox, to_read, compiling)
     finally:
         to_read.put(None)
+        compiling.close()
 
 
 def _load(connection: socket.socket, start: Start) -> Engine | None:
@@ -105,6 +109,7 @@ def _loop(
     connection: socket.socket,
     inbox: Inbox,
     to_read: queue.SimpleQueue[LoadAdapter | None],
+    compiling: CompileQueue,
 ) -> None:
     while True:
         try:
@@ -112,10 +117,12 @@ def _loop(
             while True:
                 if message is None:
                     return
-                _handle(engine, connection, message, to_read)
+                _handle(engine, connection, message, to_read, compiling)
                 message = inbox.get_nowait()
         except queue.Empty:
             pass
+        for request_id, error in compiling.overdue():
+            connection.sendall(encode(_refusal(request_id, error)))
         outputs = engine.step()
         connection.sendall(encode(Outputs(outputs, engine.stats())))
 
@@ -123,16 +130,20 @@ def _loop(
 def _handle(
     engine: Engine,
     connection: socket.socket,
-    message: Message | _Read,
+    message: Message | _Read | Compiled,
     to_read: queue.SimpleQueue[LoadAdapter | None],
+    compiling: CompileQueue,
 ) -> None:
     match message:
         case Abort(request_id):
+            compiling.drop(request_id)
             engine.abort(request_id)
-        case Add(request):
-            try:
-                engine.add(request)
-            except EngineError as error:
+        case Add(request) if not compiling.add(request):
+            _add(engine, connection, request)
+        case Compiled(request, error) if compiling.drop(request.request_id):
+            if error is None:
+                _add(engine, connection, request)
+            else:
                 connection.sendall(encode(_refusal(request.request_id, error)))
         case LoadAdapter(request_id, name):
             try:
@@ -142,6 +153,13 @@ def _handle(
                 connection.sendall(encode(_refusal(request_id, error)))
         case UnloadAdapter() | _Read():
             connection.sendall(encode(_change_adapters(engine, message)))
+
+
+def _add(engine: Engine, connection: socket.socket, request: Request) -> None:
+    try:
+        engine.add(request)
+    except EngineError as error:
+        connection.sendall(encode(_refusal(request.request_id, error)))
 
 
 def _change_adapters(engine: Engine, message: UnloadAdapter | _Read) -> AdaptersChanged | Refused:

@@ -5,10 +5,18 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import Any
 
 from engine.errors import RequestError
 
 MAX_LOGPROBS = 20
+
+JSON_STYLE: Any = {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": "}
+"""llguidance's options for JSON as `json.dumps` writes it, and as chat templates show it to models.
+
+Any white space would be valid; but where a model is asked for what it would not write, white space
+is what it likes best, up to the last token it may generate.
+"""
 
 
 class FinishReason(StrEnum):
@@ -109,6 +117,20 @@ def _in_range(name: str, value: float, low: float, high: float) -> None:
 
 
 @dataclass(frozen=True, slots=True)
+class Grammar:
+    """What an answer must look like.
+
+    kind: "json_schema", "regex", "choice" (`text` is a JSON array of strings), "ebnf" (GBNF or
+        llguidance's Lark, told apart by their look) or "lark".
+    field: the request's field it comes from, for errors; grammars of equal text are equal.
+    """
+
+    kind: str
+    text: str
+    field: str = field(compare=False)
+
+
+@dataclass(frozen=True, slots=True)
 class Request:
     """One prompt to continue.
 
@@ -120,6 +142,7 @@ class Request:
     trace: whether outputs say how each token came (`RequestOutput.sources`).
     priority: smaller runs first; equal priorities in order of arrival.
     cache_salt: cached KV is shared between requests of the same salt alone.
+    grammar: what the output must match, or None.
     """
 
     request_id: str
@@ -133,6 +156,7 @@ class Request:
     trace: bool = False
     priority: int = 0
     cache_salt: str = ""
+    grammar: Grammar | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,6 +8,7 @@ from enum import Enum, auto
 
 from engine.adapter_registry import LoadedAdapter
 from engine.cache.prefix import ROOT, root_of
+from engine.grammar.constraint import Constraint
 from engine.request import FinishReason, Request, SpecReceipt, TokenLogprob
 from engine.sampling.sampler import Key
 from engine.speculation.drafter import Chain, Drafter
@@ -36,6 +37,7 @@ class Sequence:
     draft: the next tree, if anything was drafted for it.
     adapter: the one that drafts, None for none; trust: in what it says of this request.
     drafters: other sources of drafts.
+    constraint: where it stands in its grammar, if it has one.
     seed: key of the sampling noise.
     """
 
@@ -45,6 +47,7 @@ class Sequence:
     max_tokens: int
     drafters: list[Drafter] = field(default_factory=list)
     trust: Trust = field(default_factory=Trust)
+    constraint: Constraint | None = None
     token_ids: list[int] = field(default_factory=list)
     num_prompt_tokens: int = 0
     num_computed_tokens: int = 0

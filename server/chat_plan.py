@@ -12,7 +12,8 @@ from server.serving import Serving
 async def plan_chat(body: ChatCompletionRequest, serving: Serving, prefix: str) -> Job:
     """The engine's requests; the answer's id begins with `prefix`.
 
-    Raises the 404 of its model, or the 400 of a prompt that cannot be made.
+    Raises the 404 of its model, or the 400 of a prompt that cannot be made or of calls that cannot
+    be held to what is asked of them.
     """
     serving.adapter_for(body.model)
     prompt = await prompt_of(body, serving)
@@ -27,6 +28,7 @@ async def plan_chat(body: ChatCompletionRequest, serving: Serving, prefix: str) 
         max_tokens=body.token_limit,
         logprobs=body.num_logprobs,
         prediction=await _prediction(body, serving),
+        grammar=serving.formats.grammar(body),
         kept_tokens=serving.formats.kept_tokens(body.uses_tools),
     )
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from tokenizers import Tokenizer
 
-from engine.request import Request
+from engine.request import Grammar, Request
 from server import reasoning
 from server.chat_template import ChatTemplate
 from server.choice import Choice
@@ -16,6 +16,7 @@ from server.logprobs import TokenTexts
 from server.reader import AnswerReader
 from server.schemas.chat import ChatCompletionRequest
 from server.tool_calls import families
+from server.tool_calls.grammar import FORMATS, tool_grammar
 from server.tool_calls.parser import ToolCallParser
 
 _END_OF_PROMPT = 16
@@ -58,9 +59,16 @@ class Formats:
         token_ids = [self.tokenizer.token_to_id(marker) for marker in markers]
         return [token_id for token_id in token_ids if token_id is not None]
 
+    def grammar(self, body: ChatCompletionRequest) -> Grammar | None:
+        """What the answer must match. Raises the 400 of calls that cannot be held to it."""
+        form = FORMATS.get(self.calls.name) if self.calls is not None else None
+        return tool_grammar(body, form, self._special_markers()) or body.constraint
+
     def choices(self, body: ChatCompletionRequest, requests: Sequence[Request]) -> list[Choice]:
         """The answers to one prompt, before anything of them is known."""
-        inside = self._opens_reasoning(requests[0].token_ids)
+        # Where no text is free, none of it is reasoning, whatever the prompt ends with.
+        is_free = body.constraint is None and not body.forces_call
+        inside = is_free and self._opens_reasoning(requests[0].token_ids)
         texts = TokenTexts(self.tokenizer) if body.num_logprobs is not None else None
         return [
             Choice(AnswerReader(self._splitter(inside), self._parser(body)), texts)
@@ -80,6 +88,11 @@ class Formats:
             return None
         names = {tool.function.name for tool in body.tools or []}
         return self.calls.parser(names, parallel=body.parallel_tool_calls is not False)
+
+    def _special_markers(self) -> dict[str, int]:
+        known = self.tokenizer.get_added_tokens_decoder()
+        markers = self.calls.markers if self.calls is not None else ()
+        return {t.content: n for n, t in known.items() if t.special and t.content in markers}
 
     def _opens_reasoning(self, prompt_ids: list[int]) -> bool:
         if self.thoughts is None:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any, TypeAlias, cast
 
 from engine.errors import EngineDead, RequestError
-from engine.request import FinishReason, Request, RequestOutput, SpecReceipt
+from engine.request import FinishReason, Grammar, Request, RequestOutput, SpecReceipt
 from engine.speculation.prediction import Alignment
 from server.logging import RequestRecord
 from server.prompts import check_token_ids
@@ -60,6 +60,7 @@ def plan(
     max_tokens: int | None,
     logprobs: int | None,
     prediction: list[int] | None = None,
+    grammar: Grammar | None = None,
     prompt_field: str = "prompt",
     kept_tokens: list[int] | None = None,
 ) -> Job:
@@ -90,6 +91,7 @@ def plan(
             trace=speculation.trace,
             priority=body.order,
             cache_salt=body.cache_salt or "",
+            grammar=grammar,
             kept_tokens=kept_tokens or [],
         )
         for index, (prompt, sampling) in enumerate(choices)

@@ -8,7 +8,7 @@ from typing import Any
 from tokenizers import Tokenizer
 
 from server.errors import invalid
-from server.schemas.chat import Conversation
+from server.schemas.conversation import Conversation
 from server.serving import Serving
 
 LONG_TEXT = 4096

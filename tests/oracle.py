@@ -15,7 +15,7 @@ class OracleEngine:
 
     def patch(self, engine: factories.Engine) -> None:
         """Let the engine draft from the oracle."""
-        draft = engine._draft
+        draft = engine.drafting.draft
 
         def oracle(scheduled, batch, output, accepted):  # type: ignore[no-untyped-def]
             draft(scheduled, batch, output, accepted)
@@ -23,7 +23,7 @@ class OracleEngine:
                 if acceptance is not None and item.sequence.draft is not None:
                     item.sequence.draft = self._filled(item.sequence)
 
-        engine._draft = oracle  # type: ignore[method-assign]
+        engine.drafting.draft = oracle  # type: ignore[method-assign]
 
     def _filled(self, sequence: Sequence) -> DraftTree:
         assert sequence.draft is not None

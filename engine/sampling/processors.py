@@ -29,11 +29,14 @@ def process(
     output_ids: Sequence[int],
     paths: Sequence[Path],
     forbidden: Sequence[int],
+    allowed: Tensor | None = None,
 ) -> Tensor:
     """Processed logits, float32 `[nodes, vocab]`; excluded tokens are -inf.
 
     paths: for each row, the tokens after `output_ids` down to its node, that node's included.
     forbidden: tokens that must not come before `params.min_tokens` tokens were generated.
+    allowed: bool `[nodes, vocab]`, at least one a row: no other token can be chosen. It has
+        `min_tokens` in it already, as far as a grammar leaves a choice.
     """
     logits = logits.to(torch.float32, copy=True)
     if params.repetition_penalty != 1.0:
@@ -44,7 +47,9 @@ def process(
     if params.logit_bias:
         bias(logits, params.logit_bias)
     early = [i for i, path in enumerate(paths) if len(output_ids) + len(path) < params.min_tokens]
-    if early and forbidden:
+    if allowed is not None:
+        logits.masked_fill_(~allowed.to(logits.device), _EXCLUDED)
+    elif early and forbidden:
         forbid(logits, early, forbidden)
     if params.greedy:
         return logits

@@ -88,7 +88,10 @@ class TreeTopology:
         """The tree without nodes deeper than `depth`."""
         if depth >= max(self.depths):
             return self
-        kept = [i for i, d in enumerate(self.depths) if d <= depth]
+        return self.keeping([i for i, d in enumerate(self.depths) if d <= depth])
+
+    def keeping(self, kept: Sequence[int]) -> TreeTopology:
+        """The tree of these nodes alone, in order; the parent of each is among them."""
         new = {old: i for i, old in enumerate(kept)}
         return TreeTopology(
             tuple(new.get(self.parents[i], -1) for i in kept),
@@ -134,6 +137,15 @@ class DraftTree:
     def num_drafts(self) -> int:
         """Draft tokens to verify."""
         return len(self.token_ids) - 1
+
+    def keeping(self, kept: Sequence[int]) -> DraftTree:
+        """The tree of these nodes alone, in order; the parent of each is among them."""
+        return DraftTree(
+            tuple(self.token_ids[i] for i in kept),
+            self.topology.keeping(kept),
+            tuple(self.sources[i] for i in kept),
+            tuple(self.reached[i] for i in kept) if self.reached else (),
+        )
 
     def path(self, node: int) -> list[int]:
         """Nodes from below the root down to `node`, which is last; empty for the root."""

@@ -46,6 +46,7 @@ async def create_completion(
         prefix="cmpl-",
         max_tokens=body.token_limit,
         logprobs=body.logprobs,
+        grammar=body.constraint,
     )
     tally = generation.Tally(job, record_of(request))
     texts = [_text(prompt, body, serving) for prompt in body.prompts] if body.echo else []

@@ -46,7 +46,8 @@ class Schema(BaseModel):
                 raise unsupported(name)
         known = {name: value for name, value in data.items() if name not in cls.UNSUPPORTED}
         model = handler(known)
-        model._unknown = [name for name in known if name not in cls.model_fields]
+        names = {field.alias or name for name, field in cls.model_fields.items()}
+        model._unknown = [name for name in known if name not in names]
         return model
 
 

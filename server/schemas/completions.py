@@ -9,14 +9,15 @@ from pydantic import ConfigDict, Field, model_validator
 
 from engine.request import MAX_LOGPROBS, SamplingParams
 from server.schemas.base import NeutralValues, disagrees
-from server.schemas.common import MAX_CHOICES, GenerationRequest, TokenId
+from server.schemas.common import MAX_CHOICES, TokenId
+from server.schemas.structured import StructuredRequest
 
 DEFAULT_MAX_TOKENS = 16
 
 TokenIds = Annotated[list[TokenId], Field(min_length=1)]
 
 
-class CompletionRequest(GenerationRequest):
+class CompletionRequest(StructuredRequest):
     """One prompt or several, as text or as token ids."""
 
     model_config = ConfigDict(
@@ -24,9 +25,8 @@ class CompletionRequest(GenerationRequest):
     )
 
     UNSUPPORTED: ClassVar[NeutralValues] = {
-        **GenerationRequest.UNSUPPORTED,
+        **StructuredRequest.UNSUPPORTED,
         "prediction": (),
-        "response_format": ({"type": "text"},),
         "suffix": (),
     }
 

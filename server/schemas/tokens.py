@@ -7,8 +7,8 @@ from typing import Annotated, ClassVar
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from server.schemas.base import NeutralValues, Schema, disagrees
-from server.schemas.chat import Conversation, Message
 from server.schemas.common import TokenId
+from server.schemas.conversation import Conversation, Message
 
 ModelName = Annotated[str | None, Field(description="The base model's name or an adapter's.")]
 

@@ -1,16 +1,20 @@
 """The server as a user starts it, on the embedded model, through the real `openai` client."""
 
 import asyncio
+import json
 import os
+import re
 import socket
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any, Literal
 
 import httpx
 import openai
+import pydantic
 import pytest
 import torch
 from tokenizers import Tokenizer
@@ -124,7 +128,7 @@ def test_many_streams_at_once_say_what_each_says_alone(url: str, client: openai.
         ({"temperature": 9}, "temperature"),
         ({"max_tokens": 5000}, "messages"),
         ({"logit_bias": {"99999": 1}}, "logit_bias"),
-        ({"extra_body": {"guided_regex": "a"}}, "guided_regex"),
+        ({"extra_body": {"bad_words": ["a"]}}, "bad_words"),
     ],
 )
 def test_a_bad_request_is_refused_by_the_name_of_its_field(
@@ -150,6 +154,7 @@ def test_an_abandoned_stream_frees_its_blocks(url: str, client: openai.OpenAI) -
     pytest.fail("the request is still running")
 
 
+@pytest.mark.slow  # tests/faults/test_hot_load.py holds the same of the engine
 def test_an_adapter_comes_and_goes_under_a_running_stream(url: str, client: openai.OpenAI) -> None:
     with httpx.Client(base_url=f"{url}/v1") as admin:
         assert admin.get("adapters").status_code == 401
@@ -173,6 +178,95 @@ def test_an_adapter_comes_and_goes_under_a_running_stream(url: str, client: open
         assert text == whole
         assert ask(client, model="new", **settings).choices[0].message.content == whole
         assert admin.delete("adapters/new").status_code == 200
+
+
+class Booking(pydantic.BaseModel):
+    """What an answer is parsed into."""
+
+    model_config = pydantic.ConfigDict(extra="forbid")
+
+    city: str = pydantic.Field(max_length=20)
+    party: Literal[1, 2, 3, 4]
+    when: Literal["noon", "evening"] | None
+    cuisines: list[Literal["thai", "greek", "any"]] = pydantic.Field(max_length=3)
+
+
+BOOK: Any = {
+    "type": "function",
+    "function": {"name": "book", "strict": True, "parameters": Booking.model_json_schema()},
+}
+FORMS: list[tuple[dict[str, Any], Any]] = [
+    ({"guided_regex": "(yes|no), [a-z]{2,9}[.]"}, r"(yes|no), [a-z]{2,9}[.]"),
+    ({"structured_outputs": {"choice": ["San Jose", "Oakland"]}}, "San Jose|Oakland"),
+    ({"guided_grammar": 'root ::= "a" ("b" | "c"){3}'}, "a[bc]{3}"),
+    ({"structured_outputs": {"regex": "[0-9]{3}-[0-9]{4}"}}, "[0-9]{3}-[0-9]{4}"),
+]
+
+
+def test_an_answer_is_parsed_into_a_model(client: openai.OpenAI) -> None:
+    for seed in range(4):
+        answer = client.chat.completions.parse(
+            model=MODEL, messages=ASK, response_format=Booking, temperature=1.0, seed=seed
+        )
+        assert answer.choices[0].finish_reason == "stop"
+        assert isinstance(answer.choices[0].message.parsed, Booking)
+
+
+@pytest.mark.parametrize("form", FORMS, ids=lambda form: next(iter(form[0])))
+def test_an_answer_has_the_form_asked_for(client: openai.OpenAI, form: Any) -> None:
+    fields, pattern = form
+    for sampling in ({"temperature": 0}, {"temperature": 1.2, "seed": 3, "n": 3}):
+        fast = ask(client, extra_body=fields, **sampling)
+        plain = ask(client, extra_body={**fields, "speculation": {"enabled": False}}, **sampling)
+        for choice, other in zip(fast.choices, plain.choices, strict=True):
+            assert choice.message.content == other.message.content
+            assert re.fullmatch(pattern, choice.message.content)
+            assert choice.finish_reason == "stop"
+
+
+def test_a_json_object_is_one(client: openai.OpenAI) -> None:
+    answer = ask(client, response_format={"type": "json_object"}, max_tokens=60).choices[0]
+    if answer.finish_reason == "stop":
+        assert isinstance(json.loads(answer.message.content), dict)
+    assert answer.message.content.startswith("{")
+
+
+@pytest.mark.parametrize("choice", ["required", {"type": "function", "function": {"name": "book"}}])
+def test_a_forced_call_is_made_and_its_arguments_fit(client: openai.OpenAI, choice: Any) -> None:
+    for sampling in ({"temperature": 0}, {"temperature": 1.0, "seed": 2}):
+        answer = ask(
+            client,
+            tools=[BOOK],
+            tool_choice=choice,
+            parallel_tool_calls=False,
+            max_tokens=120,
+            **sampling,
+        ).choices[0]
+        assert answer.finish_reason == "tool_calls"
+        assert answer.message.content is None
+        [call] = answer.message.tool_calls
+        assert call.function.name == "book"
+        Booking.model_validate_json(call.function.arguments)
+
+
+@pytest.mark.parametrize(
+    ("fields", "param"),
+    [
+        ({"guided_regex": "("}, "guided_regex"),
+        ({"guided_regex": "a{1000000}"}, "guided_regex"),
+        ({"structured_outputs": {"grammar": "root ::= ("}}, "structured_outputs.grammar"),
+        ({"guided_json": {"$ref": "file:///etc/passwd"}}, "guided_json"),
+        ({"guided_json": {"not": {}}}, "guided_json"),
+        ({"guided_regex": "a", "ignore_eos": True}, "ignore_eos"),
+    ],
+)
+def test_a_form_that_cannot_be_had_is_refused_and_harms_nobody(
+    client: openai.OpenAI, fields: dict[str, Any], param: str
+) -> None:
+    with pytest.raises(openai.BadRequestError) as caught:
+        ask(client, extra_body=fields)
+    assert caught.value.param == param
+    assert ask(client, max_tokens=2).usage.completion_tokens == 2
 
 
 def test_an_echo_has_transformers_log_probabilities(client: openai.OpenAI) -> None:

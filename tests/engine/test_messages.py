@@ -37,6 +37,7 @@ from engine.messages import (
 from engine.process import _read, _receive
 from engine.request import (
     FinishReason,
+    Grammar,
     Request,
     RequestOutput,
     SamplingParams,
@@ -111,6 +112,7 @@ MESSAGES = [
     Start(EngineConfig("a/folder", adapters={"bita": "an/adapter"}, prefix_caching=False)),
     Add(Request("r", [1, 2, 3], SAMPLING, adapter="bita", speculation=False, priority=-2)),
     Add(Request("r", [1], drafters={"ngram": False}, prediction=[7, 8], trace=True)),
+    Add(Request("r", [1], grammar=Grammar("regex", "a+", "guided_regex"))),
     Add(Request("r", [1], cache_salt="é", kept_tokens=[7])),
     Abort("r"),
     LoadAdapter("r", "bita", "an/adapter"),

@@ -22,7 +22,7 @@ slow = (
     ("architecture", "backend"),
     [
         ("Llama", "aot_eager"),
-        ("Gemma2", "aot_eager"),
+        pytest.param("Gemma2", "aot_eager", marks=slow),
         *(pytest.param(a, "inductor", marks=slow) for a in ("Llama", "Gemma2", "Mistral", "GPT2")),
     ],
 )

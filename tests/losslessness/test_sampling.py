@@ -64,7 +64,7 @@ def test_the_emitted_law_is_the_models_own(model) -> None:  # type: ignore[no-un
     engine = factories.engine(
         loaded, {"a": factories.random_adapter(model)}, max_num_seqs=64, max_waiting=2000
     )
-    draft = engine._draft
+    draft = engine.drafting.draft
 
     def always_the_likeliest(scheduled, batch, output, accepted):  # type: ignore[no-untyped-def]
         """Drafts that are often right: the model's own two likeliest tokens after any first."""
@@ -83,7 +83,7 @@ def test_the_emitted_law_is_the_models_own(model) -> None:  # type: ignore[no-un
 
     first_law = logits(prompt).topk(top)
     second = logits([*prompt, int(first_law.indices[0])]).topk(2).indices.tolist()
-    engine._draft = always_the_likeliest  # type: ignore[method-assign]
+    engine.drafting.draft = always_the_likeliest  # type: ignore[method-assign]
     requests = [
         dataclasses.replace(
             factories.requests([prompt])[0],

@@ -29,6 +29,7 @@ ROUTES = {
     DetokenizeRequest: ("/detokenize", {"tokens": [1, 2]}),
 }
 TEMPLATE = (
+    "{#- calls are written <tool_call>{...}</tool_call> -#}"
     "{%- for m in messages -%}{{ m | tojson }}{%- endfor -%}{{ tools | tojson }}"
     "{{ enable_thinking }}{{ reasoning_effort }}{{ verbosity }}"
     "{%- if add_generation_prompt -%}<assistant>{%- endif -%}"
@@ -64,6 +65,16 @@ COMMON: dict[str, tuple[Any, dict[str, Any]]] = {
     "service_tier": ("flex", {}),
     "priority": (3, {}),
     "cache_salt": ("s", {}),
+    "response_format": ({"type": "json_object"}, {}),
+    "structured_outputs": ({"regex": "a"}, {}),
+    "guided_json": ({"type": "object"}, {}),
+    "guided_regex": ("a", {}),
+    "guided_choice": (["a"], {}),
+    "guided_grammar": ("start: /a/", {}),
+    "json_schema": ({"type": "object"}, {}),
+    "regex": ("a", {}),
+    "ebnf": ('root ::= "a"', {}),
+    "grammar": ('root ::= "a"', {}),
     "user": ("u", {}),
     "metadata": ({"a": "b"}, {}),
     "safety_identifier": ("s", {}),
@@ -87,7 +98,7 @@ VALUES: dict[type[Schema], dict[str, tuple[Any, dict[str, Any]]]] = {
         "prediction": ({"type": "content", "content": "Hello"}, {}),
         "reasoning_effort": ("low", {}),
         "verbosity": ("low", {}),
-        "tool_choice": ("none", {"tools": [WEATHER]}),
+        "tool_choice": ("required", {"tools": [WEATHER]}),
         "parallel_tool_calls": (False, {"tools": [WEATHER]}),
     },
     CompletionRequest: {
@@ -109,7 +120,7 @@ VALUES: dict[type[Schema], dict[str, tuple[Any, dict[str, Any]]]] = {
     DetokenizeRequest: {"model": ("none of ours", {}), "tokens": ([5], {})},
 }
 # What the model says where the field is about that.
-SAYS = {"parallel_tool_calls": ['{"name": "weather", "arguments": {}};'] * 2}
+SAYS = {"parallel_tool_calls": ['<tool_call>{"name": "f", "arguments": {}}</tool_call>'] * 2}
 # Parts of a request: (class, field) -> the request's fields without it, and with it.
 ASKED: dict[str, Any] = {"type": "function", "function": {"name": "f"}}
 
@@ -128,6 +139,22 @@ def called(**call: Any) -> dict[str, Any]:
 
 def predicted(content: Any) -> dict[str, Any]:
     return {"prediction": {"type": "content", "content": content}}
+
+
+def formatted(**fields: Any) -> dict[str, Any]:
+    schema = {"name": "x", "schema": {"type": "object"}, **fields}
+    return {"response_format": {"type": "json_schema", "json_schema": schema}}
+
+
+def formed(**how: Any) -> dict[str, Any]:
+    return {"structured_outputs": how}
+
+
+def chosen(name: str = "f", **fields: Any) -> dict[str, Any]:
+    """Two functions, of which one must be called."""
+    choice = {"type": "function", "function": {"name": name}, **fields}
+    other = {"type": "function", "function": {"name": "g"}}
+    return {"tools": [ASKED, other], "tool_choice": choice}
 
 
 def drafts(**who: Any) -> dict[str, Any]:
@@ -167,6 +194,23 @@ PARTS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "Function.name": (asked(), asked(name="g")),
     "Function.description": (asked(), asked(description="d")),
     "Function.parameters": (asked(), asked(parameters={"type": "object"})),
+    "Function.strict": (asked(), asked(strict=True)),
+    "NamedTool.type": (chosen(), chosen(type="x")),
+    "NamedTool.function": (chosen(), chosen("g")),
+    "FunctionName.name": (chosen(), chosen("g")),
+    "ResponseFormat.type": (
+        {"response_format": {"type": "text"}},
+        {"response_format": {"type": "json_object"}},
+    ),
+    "ResponseFormat.json_schema": (formatted(), formatted(schema={"type": "array"})),
+    "JsonSchemaFormat.name": (formatted(), formatted(name="not a name")),
+    "JsonSchemaFormat.json_schema": (formatted(), formatted(schema={"type": "array"})),
+    "JsonSchemaFormat.strict": (formatted(), formatted(strict=True)),
+    "StructuredOutputs.json_schema": (formed(json="{}"), formed(json={"type": "array"})),
+    "StructuredOutputs.json_object": (formed(json="{}"), formed(json_object=True)),
+    "StructuredOutputs.regex": (formed(regex="a"), formed(regex="b")),
+    "StructuredOutputs.choice": (formed(choice=["a"]), formed(choice=["b"])),
+    "StructuredOutputs.grammar": (formed(grammar="a"), formed(grammar="b")),
     "Prediction.type": (predicted("a"), {"prediction": {"type": "x", "content": "a"}}),
     "Prediction.content": (predicted("a"), predicted([{"type": "text", "text": "b"}])),
     "StreamOptions.include_usage": ({"stream": True}, counted(include_usage=True)),
@@ -180,9 +224,10 @@ PARTS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "Speculation.prediction": ({}, drafts(prediction=False)),
     "Speculation.trace": ({}, drafts(trace=True)),
 }
-# What openai's own objects carry beside what they say.
+# What says nothing to the model, or what openai's own objects carry beside what they say.
 SILENT: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "Message.parsed": (said(role="assistant"), said(role="assistant", parsed={"a": 1})),
+    "JsonSchemaFormat.description": (formatted(), formatted(description="d")),
     "ToolCallMessage.index": (called(), called(index=0)),
     "FunctionCall.parsed_arguments": (
         called(),

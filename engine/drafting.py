@@ -1,0 +1,132 @@
+"""Who drafts for whom, the next step's trees, and whether they were worth their time."""
+
+from __future__ import annotations
+
+from typing import TypeAlias
+
+import torch
+
+from adapters.format import BitaAdapter
+from engine.adapter_registry import LoadedAdapter
+from engine.batch import ForwardBatch, RowKind
+from engine.config import EngineConfig
+from engine.model.runner import ModelOutput, ModelRunner
+from engine.request import Request, RequestOutput
+from engine.scheduler import Scheduled
+from engine.sequence import Sequence
+from engine.speculation import ngram, prediction
+from engine.speculation.bita import Branches, MaskGroup
+from engine.speculation.cost import StepCostModel
+from engine.speculation.drafter import Chain, Drafter
+from engine.speculation.growth import Ranker, Unranked
+from engine.speculation.payoff import Payoff
+from engine.speculation.planner import PLAIN, Adaptive, Fixed, Planner, named
+from engine.speculation.sources import NGRAM, PREDICTION
+from engine.speculation.tree import TreeTopology
+from engine.speculation.verify import Acceptance
+
+_Parts: TypeAlias = tuple[Sequence, MaskGroup, list[Chain]]
+
+
+class Drafting:
+    """An engine's draft trees. cost: of its steps; None where the configuration fixes the tree."""
+
+    def __init__(
+        self, config: EngineConfig, runner: ModelRunner, cost: StepCostModel | None
+    ) -> None:
+        self._config, self._runner, self.cost = config, runner, cost
+        self._unadapted = Adaptive((), cost) if cost is not None else None
+        self._payoff = Payoff()
+
+    def planner(self, adapter: BitaAdapter) -> Planner:
+        """What chooses the trees of an adapter's sequences."""
+        hits = adapter.config.profile.rates
+        if self.cost is not None:
+            return Adaptive(hits, self.cost)
+        return Fixed(named(self._config.tree, hits))
+
+    def uses(self, request: Request, source: str) -> bool:
+        """Whether a source drafts for a request."""
+        wanted = request.drafters.get(source, source in self._config.drafters)
+        return request.speculation and wanted
+
+    def drafters_of(self, request: Request) -> list[Drafter]:
+        """Sources of chains; none where the tree is fixed, which has no place for them."""
+        drafters: list[Drafter] = []
+        if self._unadapted is None:
+            return drafters
+        if request.prediction and self.uses(request, "prediction"):
+            alignment = prediction.Alignment(request.prediction)
+            drafters.append(Drafter(PREDICTION, alignment, prediction.PRIORS))
+        if self.uses(request, "ngram"):
+            drafters.append(Drafter(NGRAM, ngram.NgramIndex(request.token_ids), ngram.PRIORS))
+        return drafters
+
+    def first(self, sequence: Sequence, num_decoding: int) -> TreeTopology:
+        """The tree of a sequence that nothing is drafted for, when so many decode."""
+        if sequence.adapter is None:
+            return PLAIN
+        return sequence.adapter.planner.first(num_decoding, self._trust_in(sequence, num_decoding))
+
+    @torch.inference_mode()
+    def draft(
+        self,
+        scheduled: list[Scheduled],
+        batch: ForwardBatch,
+        output: ModelOutput,
+        accepted: list[Acceptance | None],
+    ) -> None:
+        """The next step's trees, from each last accepted node's mask group and from chains."""
+        drafting: dict[LoadedAdapter | None, list[_Parts]] = {}
+        for item, segment, acceptance in zip(scheduled, batch.segments, accepted, strict=True):
+            sequence = item.sequence
+            if acceptance is None or item.tree is None or sequence.finish_reason is not None:
+                continue
+            sequence.draft = None
+            masks, node = item.tree.topology.masks, acceptance.last_node
+            size = masks[node] if sequence.adapter is not None else 0
+            chains = sequence.chains()
+            if size or chains:
+                first = segment.mask_row(masks, node)
+                hidden = output.hidden[first : first + size]
+                trust = self._trust_in(sequence, len(scheduled))
+                group = MaskGroup(hidden, acceptance.bonus_token, trust)
+                drafting.setdefault(sequence.adapter, []).append((sequence, group, chains))
+        for adapter, parts in drafting.items():
+            groups, chains_of = [group for _, group, _ in parts], [chains for *_, chains in parts]
+            ranker: Ranker = Unranked([g.bonus_token for g in groups], [g.trust for g in groups])
+            planner = adapter.planner if adapter is not None else self._unadapted
+            assert planner is not None, "chains are only there with a planner"
+            if adapter is not None and any(len(group.hidden) for group in groups):
+                ranker = Branches(
+                    groups,
+                    adapter.successor,
+                    adapter.profile.temperatures,
+                    self._runner.embed,
+                    self._runner.project,
+                )
+            trees = planner.draft(ranker, chains_of, len(scheduled))
+            for (sequence, *_), tree in zip(parts, trees, strict=True):
+                constraint = sequence.constraint
+                sequence.draft = tree if constraint is None else constraint.prune(tree)
+
+    def weigh(
+        self,
+        scheduled: list[Scheduled],
+        outputs: list[RequestOutput],
+        rows: dict[RowKind, int],
+        seconds: float,
+        drafting: float,
+    ) -> None:
+        """Compare a step with what it would have taken without its drafts and masks."""
+        sequences = sum(item.tree is not None for item in scheduled)
+        if self.cost is None or not sequences:
+            return
+        num_rows, drafts = sum(rows.values()), rows[RowKind.NODE] + rows[RowKind.MASK]
+        plain = (seconds - drafting) * self.cost(num_rows - drafts) / self.cost(num_rows)
+        tokens = sum(len(output.token_ids) for output in outputs)
+        self._payoff.observe(sequences, drafts, tokens, seconds, plain)
+
+    def _trust_in(self, sequence: Sequence, num_decoding: int) -> float:
+        """In what the sequence's masks say; none where listening to masks does not pay."""
+        return sequence.trust() if self._payoff.pays(num_decoding) else 0.0
