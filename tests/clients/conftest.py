@@ -15,6 +15,9 @@ import pytest
 MODEL = "bita-concierge"
 KEY = "secret"
 
+# litellm otherwise asks the net for prices when it is imported.
+os.environ.setdefault("LITELLM_LOCAL_MODEL_COST_MAP", "True")
+
 
 @pytest.fixture(scope="session")
 def base() -> Iterator[str]:
