@@ -13,7 +13,7 @@ from typing import Any
 
 import openai
 import pytest
-from pydantic import BaseModel
+from pydantic import BaseModel, ConfigDict, Field
 
 from tests.clients.conftest import KEY, MODEL
 
@@ -132,9 +132,11 @@ def test_litellm_speaks_text_completions(url: str) -> None:
 
 
 class Wish(BaseModel):
-    """What somebody wants."""
+    """What somebody wants. The model is small: nothing but the schema ends its answer."""
 
-    people: int
+    model_config = ConfigDict(extra="forbid")
+
+    people: int = Field(ge=1, le=12)
 
 
 def test_instructor_reads_a_model_out_of_the_answer(url: str) -> None:
