@@ -100,7 +100,7 @@ def tool_grammar(
         start = rules.calls(one or named is not None)
     elif schema is not None:
         start = f"{rules.calls(one)} | %json {_in_grammar(schema)}"
-    elif one:
+    elif one and not body.ignore_eos:  # which no grammar can: the first call is kept all the same
         start = "call_after_text | TEXT"
     elif field is not None:
         start = "call_after_text* TEXT"

@@ -172,6 +172,7 @@ def test_a_model_that_may_call_as_it_likes_has_no_grammar() -> None:
     assert grammar() is None
     assert grammar(parallel_tool_calls=True, tool_choice="auto") is None
     assert grammar(strict=True, tool_choice="none") is None
+    assert grammar(parallel_tool_calls=False, ignore_eos=True) is None
 
 
 def test_a_name_or_a_schema_cannot_break_out_of_the_grammar() -> None:
