@@ -74,7 +74,6 @@ class EngineClient:
         self._last_beat = time.monotonic()
         self._process: subprocess.Popen[bytes] | None = None
         self._tasks: list[asyncio.Task[None]] = []
-        self._stopping = False
 
     async def start(self) -> None:
         """Start the engine and wait until it is ready.
@@ -90,7 +89,6 @@ class EngineClient:
 
     async def stop(self) -> None:
         """End the engine; running requests get EngineDead."""
-        self._stopping = True
         self.is_ready = False
         for task in self._tasks:
             task.cancel()

@@ -17,8 +17,8 @@ async def plan_chat(body: ChatCompletionRequest, serving: Serving, prefix: str) 
     """
     serving.adapter_for(body.model)
     prompt = await prompt_of(body, serving)
-    tools = body.tool_dicts if body.uses_tools else None
-    serving.prompt_log.add({"messages": body.message_dicts, "tools": tools})
+    if serving.prompt_log.keeps:
+        serving.prompt_log.add({"messages": body.message_dicts, "tools": body.shown_tools})
     return generation.plan(
         serving,
         body,
@@ -44,7 +44,7 @@ async def prompt_of(body: ChatCompletionRequest, serving: Serving) -> list[int]:
     return await prompts.of_conversation(
         serving,
         body,
-        body.tool_dicts if body.uses_tools else None,
+        body.shown_tools,
         reasoning_effort=body.reasoning_effort,
         verbosity=None if body.verbosity == "medium" else body.verbosity,
     )

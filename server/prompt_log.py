@@ -34,6 +34,11 @@ class PromptLog:
             except (AdapterError, OSError) as error:
                 raise EngineError(f"--log-prompts: {error}") from error
 
+    @property
+    def keeps(self) -> bool:
+        """Whether anything is written down."""
+        return self._file is not None
+
     def add(self, record: Mapping[str, Any]) -> None:
         """Append one prompt; a request is answered even where that fails."""
         if self._file is None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Annotated
 
@@ -20,7 +21,7 @@ from server.prompt_log import PromptLog
 from server.schemas.models import Model
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Serving:
     """One application's parts. started: when it was made, seconds since the epoch."""
 
@@ -43,9 +44,9 @@ class Serving:
         """What the model's tokens read as."""
         return TokenTexts(self.client.tokenizer)
 
-    @property
+    @cached_property
     def formats(self) -> Formats:
-        """How the model writes reasoning and calls."""
+        """How the model writes reasoning and calls; known once the client has started."""
         return Formats.of(self.config, self.template, self.client.tokenizer)
 
     def check_ready(self) -> None:

@@ -7,6 +7,7 @@ to is what the whole response has.
 from __future__ import annotations
 
 import uuid
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Any
@@ -82,23 +83,23 @@ class OutputItems:
         return events
 
 
-class _Item:
+class _Item(ABC):
     """One item. id: its own. place: its index in the output. text: all of it so far."""
 
     def __init__(self, prefix: str, place: int) -> None:
         self.id, self.place, self.text = f"{prefix}_{uuid.uuid4().hex}", place, ""
 
+    @abstractmethod
     def as_dict(self, status: str) -> dict[str, Any]:
         """The item itself."""
-        raise NotImplementedError
 
     def begun(self) -> list[Event]:
         """It begins."""
         return [self._event("output_item.added", item=self.as_dict("in_progress"))]
 
+    @abstractmethod
     def delta(self, text: str) -> Event:
         """More of it."""
-        raise NotImplementedError
 
     def ended(self, status: str) -> list[Event]:
         """It is over."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 from pydantic import ConfigDict, Field, model_validator
 
@@ -111,6 +111,11 @@ class ChatCompletionRequest(StructuredRequest, Conversation):
     def uses_tools(self) -> bool:
         """Whether the model is shown tools, and its calls are looked for."""
         return bool(self.tools) and self.tool_choice != "none"
+
+    @property
+    def shown_tools(self) -> list[dict[str, Any]] | None:
+        """The tools as the model's template reads them; None where it is not shown any."""
+        return self.tool_dicts if self.uses_tools else None
 
     @property
     def named_tool(self) -> str | None:
