@@ -17,6 +17,8 @@ STAMP := .venv/.installed
 BENCH_STAMP := .venv/.bench-installed
 CLIENTS := build/clients
 CLIENTS_STAMP := $(CLIENTS)/.installed
+DEPLOY := build/deploy
+DEPLOY_STAMP := $(DEPLOY)/.installed
 PIP := $(BIN)/python -m pip --disable-pip-version-check install -q
 CODE := adapters engine server models tests benchmarks examples
 
@@ -27,7 +29,7 @@ LLAMA_FLAGS := -DCMAKE_BUILD_TYPE=Release -DBUILD_SHARED_LIBS=OFF -DLLAMA_OPENSS
 	-DLLAMA_USE_PREBUILT_UI=OFF -DLLAMA_BUILD_TESTS=OFF -DLLAMA_BUILD_EXAMPLES=OFF -DLLAMA_BUILD_APP=OFF
 
 .DEFAULT_GOAL := help
-.PHONY: help setup serve chat tune test test-slow test-clients check bench bench-serving bench-steps llama-server \
+.PHONY: help setup serve chat tune test test-slow test-clients test-deploy check bench bench-serving bench-steps llama-server \
 	losslessness docker
 
 help: ## this list
@@ -63,6 +65,9 @@ test-slow: setup ## the longer suites
 test-clients: setup $(CLIENTS_STAMP) ## langchain, litellm, instructor, openai and curl against a server
 	PYTHONPATH=$(CLIENTS) $(BIN)/python -m pytest -m slow tests/clients $(ARGS)
 
+test-deploy: setup $(DEPLOY_STAMP) ## image, compose, Prometheus, routers and Ray Serve, as far as their tools are here
+	PATH=$(CURDIR)/$(DEPLOY)/bin:$$PATH $(BIN)/python -m pytest -m deploy -rs tests/deploy $(ARGS)
+
 check: setup ## lint, format, types, layers
 	$(BIN)/ruff check $(CODE)
 	$(BIN)/ruff format --check $(CODE)
@@ -87,6 +92,12 @@ $(BENCH_STAMP): $(STAMP)
 $(CLIENTS_STAMP): tests/clients/requirements.txt | $(STAMP)
 	@$(PIP) --upgrade --target $(CLIENTS) -r tests/clients/requirements.txt
 	@touch $(CLIENTS_STAMP)
+
+# Commands alone, each with what it needs: nothing of it is imported by the tests.
+$(DEPLOY_STAMP): tests/deploy/requirements.txt | $(STAMP)
+	@$(BIN)/python -m venv $(DEPLOY)
+	@$(DEPLOY)/bin/pip --disable-pip-version-check install -q -r tests/deploy/requirements.txt
+	@touch $(DEPLOY_STAMP)
 
 $(LLAMA): | $(STAMP)
 	$(BIN)/pip download -q --no-deps --no-binary llama-cpp-python --dest build/llama.cpp $(LLAMA_SOURCE)

@@ -2,14 +2,9 @@
 
 import asyncio
 import json
-import os
 import re
-import socket
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any, Literal
 
 import httpx
@@ -21,6 +16,7 @@ from tokenizers import Tokenizer
 from transformers import AutoModelForCausalLM
 
 from models import DEFAULT_ADAPTER, DEFAULT_MODEL
+from tests.served import served
 
 ADMIN_KEY = "admin"
 MODEL = "bita-concierge"
@@ -29,33 +25,10 @@ ASK = [{"role": "user", "content": "I want to find a restaurant in San Jose."}]
 
 @pytest.fixture(scope="module")
 def url() -> Iterator[str]:
-    """`bita serve` on a free port, ready."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    bita = str(Path(sys.executable).with_name("bita"))
-    command = [bita, "serve", "--port", str(port), "--tree", "comb"]
-    command += ["--adapter-dir", str(DEFAULT_MODEL)]
-    environment = {"BITA_DTYPE": "float32", "BITA_ADMIN_KEY": ADMIN_KEY}
-    process = subprocess.Popen(command, env={**os.environ, **environment})
-    base = f"http://127.0.0.1:{port}"
-    try:
-        deadline = time.monotonic() + 120
-        while not _ready(base):
-            assert process.poll() is None, "the server ended while starting"
-            assert time.monotonic() < deadline, "the server did not become ready"
-            time.sleep(0.2)
-        yield base
-    finally:
-        process.terminate()
-        assert process.wait(timeout=60) == 0
-
-
-def _ready(base: str) -> bool:
-    try:
-        return httpx.get(f"{base}/health/ready", timeout=5).status_code == 200
-    except httpx.TransportError:
-        return False
+    """Of `bita serve`, ready."""
+    options = ("--tree", "comb", "--adapter-dir", str(DEFAULT_MODEL))
+    with served(*options, env={"BITA_ADMIN_KEY": ADMIN_KEY}) as server:
+        yield server.url
 
 
 @pytest.fixture
