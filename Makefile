@@ -19,6 +19,8 @@ CLIENTS := build/clients
 CLIENTS_STAMP := $(CLIENTS)/.installed
 DEPLOY := build/deploy
 DEPLOY_STAMP := $(DEPLOY)/.installed
+RAY := build/ray
+RAY_STAMP := $(RAY)/.installed
 PIP := $(BIN)/python -m pip --disable-pip-version-check install -q
 CODE := adapters engine server models tests benchmarks examples
 
@@ -65,8 +67,8 @@ test-slow: setup ## the longer suites
 test-clients: setup $(CLIENTS_STAMP) ## langchain, litellm, instructor, openai and curl against a server
 	PYTHONPATH=$(CLIENTS) $(BIN)/python -m pytest -m slow tests/clients $(ARGS)
 
-test-deploy: setup $(DEPLOY_STAMP) ## image, compose, Prometheus, routers and Ray Serve, as far as their tools are here
-	PATH=$(CURDIR)/$(DEPLOY)/bin:$$PATH $(BIN)/python -m pytest -m deploy -rs tests/deploy $(ARGS)
+test-deploy: setup $(DEPLOY_STAMP) $(RAY_STAMP) ## image, compose, Prometheus, routers and Ray Serve, as far as their tools are here
+	PATH=$(CURDIR)/$(DEPLOY)/bin:$$PATH RAY_PACKAGES=$(CURDIR)/$(RAY) $(BIN)/python -m pytest -m deploy -rs tests/deploy $(ARGS)
 
 check: setup ## lint, format, types, layers
 	$(BIN)/ruff check $(CODE)
@@ -98,6 +100,11 @@ $(DEPLOY_STAMP): tests/deploy/requirements.txt | $(STAMP)
 	@$(BIN)/python -m venv $(DEPLOY)
 	@$(DEPLOY)/bin/pip --disable-pip-version-check install -q -r tests/deploy/requirements.txt
 	@touch $(DEPLOY_STAMP)
+
+# Beside the environment: only the processes of Ray see it.
+$(RAY_STAMP): pyproject.toml | $(STAMP)
+	@$(PIP) --upgrade --target $(RAY) 'ray[serve]>=2.60'
+	@touch $(RAY_STAMP)
 
 $(LLAMA): | $(STAMP)
 	$(BIN)/pip download -q --no-deps --no-binary llama-cpp-python --dest build/llama.cpp $(LLAMA_SOURCE)

@@ -27,10 +27,14 @@ from server.routes import (
     page,
     responses,
     tokens,
+    workers,
 )
 from server.serving import Serving
 
-MODULES = (chat, completions, responses, messages, models, tokens, adapters, operations, page)
+MODULES = (
+    *(chat, completions, responses, messages, models, tokens),
+    *(adapters, operations, workers, page),
+)
 
 ROUTERS = [module.router for module in MODULES]
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from contextlib import aclosing
 
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -44,16 +44,14 @@ class Ingress:
     effect that outlasts it. Lost later, a stream ends with an error event; a whole answer is cut.
     """
 
-    def __init__(
-        self, ask: Callable[[Asked], Answer], metrics: Callable[[], Awaitable[bytes]]
-    ) -> None:
+    def __init__(self, ask: Callable[[Asked], Answer], metrics: Callable[[], bytes]) -> None:
         self._ask, self._metrics = ask, metrics
 
     @classmethod
     def limited(
         cls,
         ask: Callable[[Asked], Answer],
-        metrics: Callable[[], Awaitable[bytes]],
+        metrics: Callable[[], bytes],
         max_body_bytes: int,
     ) -> ASGIApp:
         """One that answers 413 to larger bodies, before a replica sees them."""
@@ -80,7 +78,8 @@ class Ingress:
             await send({"type": "http.response.body", "body": data, "more_body": more})
 
         async with aclosing(rest):
-            headers = list(head.headers)
+            # Ray's proxy adds the request's id itself.
+            headers = [(name, value) for name, value in head.headers if name != b"x-request-id"]
             await send({"type": "http.response.start", "status": head.status, "headers": headers})
             try:
                 async for piece in rest:
@@ -107,7 +106,7 @@ class Ingress:
         raise unavailable("The replicas that had the request are gone.")
 
     async def _metrics_answer(self) -> Answer:
-        series = await self._metrics()
+        series = self._metrics()
         yield Head(200, ((b"content-type", CONTENT_TYPE.encode()),))
         yield series
 

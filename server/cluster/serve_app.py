@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from contextlib import aclosing
 from typing import Any
@@ -20,10 +21,9 @@ from server import health
 from server.cluster.exchange import Answer, Asked, exchange
 from server.cluster.ingress import Ingress, ReplicaGone
 from server.cluster.options import parsed
+from server.cluster.router import SERIES, pages
 from server.cluster.scrape import merged
 from server.errors import unavailable
-
-SCRAPE_SECONDS = 5.0
 
 
 class Arguments(BaseModel):
@@ -56,10 +56,9 @@ class Server:
             async for piece in pieces:
                 yield piece
 
-    async def metrics(self) -> tuple[str, bytes]:
-        """The replica's name, and its series."""
-        name = serve.get_replica_context().replica_id.unique_id
-        return name, self._app.state.serving.metrics.exposition()
+    def record_routing_stats(self) -> dict[str, Any]:
+        """Called by Ray, also while there is no room for a request; `PrefixRouter` gets it."""
+        return {SERIES: self._app.state.serving.metrics.exposition()}
 
     async def check_health(self) -> None:
         """Raises when only a fresh replica helps, for Ray to make one."""
@@ -89,14 +88,14 @@ class Front:
             raise unavailable("All replicas are busy, and as many requests as may wait.") from error
         except (RayActorError, ReplicaUnavailableError, DeploymentUnavailableError) as error:
             raise ReplicaGone from error
-        finally:
+        except (GeneratorExit, asyncio.CancelledError):
             pieces.cancel()
+            raise
 
-    async def _metrics(self) -> bytes:
-        pages = await self._servers.broadcast("metrics").results_async(
-            timeout_s=SCRAPE_SECONDS, return_exceptions=True
-        )
-        return merged(dict(page for page in pages if not isinstance(page, BaseException)))
+    def _metrics(self) -> bytes:
+        if not pages:
+            raise unavailable("No replica has told its series yet.")
+        return merged(pages)
 
 
 def build(args: dict[str, Any]) -> Any:

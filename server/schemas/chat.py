@@ -62,6 +62,8 @@ class ChatCompletionRequest(StructuredRequest, Conversation):
         "function_call": (),
         "functions": (),
         "modalities": (["text"],),
+        "separate_reasoning": (True,),
+        "stream_reasoning": (True,),
         "web_search_options": (),
     }
 

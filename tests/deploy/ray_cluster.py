@@ -19,6 +19,8 @@ import yaml
 
 from tests.served import free_port
 
+PACKAGES = os.environ.get("RAY_PACKAGES", "")
+"""Folder that Ray is installed in, where it is not beside us: what the tests import stays ours."""
 START_SECONDS, DEPLOY_SECONDS = 60, 150
 
 
@@ -33,21 +35,26 @@ class Cluster:
 
     def deploy(self, config: dict[str, Any]) -> None:
         """Return when all of it runs, and nothing of what ran before."""
+        self.submit(config)
+        deadline = time.monotonic() + DEPLOY_SECONDS
+        while not self.is_running():
+            assert time.monotonic() < deadline, self.state()
+            time.sleep(0.3)
+
+    def submit(self, config: dict[str, Any]) -> None:
+        """Tell Ray what should run."""
         file = self.folder / "serve.yaml"
         file.write_text(yaml.safe_dump(config))
         command = ["ray.serve.scripts", "deploy", str(file), "-a", self.dashboard]
         subprocess.run([sys.executable, "-m", *command], env=self.env, check=True)
-        self.wait_until_running()
 
-    def wait_until_running(self) -> None:
-        """Return when every deployment has all its replicas, and none that starts or stops."""
-        deadline = time.monotonic() + DEPLOY_SECONDS
-        while (state := self.state())["status"] != "RUNNING" or any(
-            replica["state"] != "RUNNING" for replica in _replicas(state)
-        ):
-            assert state["status"] not in ("DEPLOY_FAILED", "UNHEALTHY"), state
-            assert time.monotonic() < deadline, state
-            time.sleep(0.3)
+    def is_running(self) -> bool:
+        """Whether every deployment has all its replicas, and none that starts or stops."""
+        state = self.state()
+        assert state["status"] not in ("DEPLOY_FAILED", "UNHEALTHY"), state
+        return state["status"] == "RUNNING" and all(
+            replica["state"] == "RUNNING" for replica in _replicas(state)
+        )
 
     def state(self) -> dict[str, Any]:
         """Of the one application."""
@@ -75,7 +82,7 @@ def ray_cluster() -> Iterator[Cluster]:
     with tempfile.TemporaryDirectory(prefix="ray-", dir="/tmp", ignore_cleanup_errors=True) as temp:
         env = {
             **os.environ,
-            "PYTHONPATH": f"{os.environ['PYTHONPATH']}:{os.getcwd()}",
+            "PYTHONPATH": os.pathsep.join(filter(None, (PACKAGES, os.getcwd()))),
             "BITA_DTYPE": "float32",
         }
         command = [sys.executable, "-m", "ray.scripts.scripts", "start", *_options(temp, dashboard)]
@@ -110,7 +117,9 @@ def _options(temp: str, dashboard: int) -> list[str]:
 
 def _end(head: subprocess.Popen[bytes]) -> None:
     """Kill the session that the head began: Ray's own end of it takes half a minute."""
-    found = subprocess.run(["ps", "-o", "pid=", "-s", str(head.pid)], capture_output=True, text=True)
+    found = subprocess.run(
+        ["ps", "-o", "pid=", "-s", str(head.pid)], capture_output=True, text=True
+    )
     for pid in map(int, found.stdout.split()):
         with suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
