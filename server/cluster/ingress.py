@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import aclosing
 
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -44,14 +44,16 @@ class Ingress:
     effect that outlasts it. Lost later, a stream ends with an error event; a whole answer is cut.
     """
 
-    def __init__(self, ask: Callable[[Asked], Answer], metrics: Callable[[], bytes]) -> None:
+    def __init__(
+        self, ask: Callable[[Asked], Answer], metrics: Callable[[], Awaitable[bytes]]
+    ) -> None:
         self._ask, self._metrics = ask, metrics
 
     @classmethod
     def limited(
         cls,
         ask: Callable[[Asked], Answer],
-        metrics: Callable[[], bytes],
+        metrics: Callable[[], Awaitable[bytes]],
         max_body_bytes: int,
     ) -> ASGIApp:
         """One that answers 413 to larger bodies, before a replica sees them."""
@@ -106,7 +108,7 @@ class Ingress:
         raise unavailable("The replicas that had the request are gone.")
 
     async def _metrics_answer(self) -> Answer:
-        series = self._metrics()
+        series = await self._metrics()
         yield Head(200, ((b"content-type", CONTENT_TYPE.encode()),))
         yield series
 

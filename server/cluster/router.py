@@ -11,10 +11,6 @@ from server.cluster.exchange import Asked
 from server.cluster.prefixes import PrefixIndex
 
 MIN_MATCH, MAX_IMBALANCE = 0.3, 8
-SERIES = "series"
-
-pages: dict[str, bytes] = {}
-"""Replica -> its metrics, as it told Ray last: Ray makes the router, and gives it to nobody."""
 
 
 class PrefixRouter(RequestRouter):
@@ -64,13 +60,9 @@ class PrefixRouter(RequestRouter):
         self._running[replica_id].discard(internal_request_id)
 
     def update_replicas(self, replicas: list[RunningReplica]) -> None:
-        """Note what replicas tell of themselves, and forget those that are gone."""
+        """Forget those that are gone."""
         gone = set(self.curr_replicas) - {replica.replica_id for replica in replicas}
         super().update_replicas(replicas)
-        pages.clear()
-        for replica in replicas:
-            if series := (replica.routing_stats or {}).get(SERIES):
-                pages[replica.replica_id.unique_id] = series
         for replica_id in gone:
             self._index.forget(replica_id)
             self._running.pop(replica_id, None)

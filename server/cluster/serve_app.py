@@ -21,9 +21,12 @@ from server import health
 from server.cluster.exchange import Answer, Asked, exchange
 from server.cluster.ingress import Ingress, ReplicaGone
 from server.cluster.options import parsed
-from server.cluster.router import SERIES, pages
 from server.cluster.scrape import merged
 from server.errors import unavailable
+
+
+SCRAPE_SECONDS = 5.0
+"""A replica with all the requests it may have tells its series only when one of them has ended."""
 
 
 class Arguments(BaseModel):
@@ -56,9 +59,10 @@ class Server:
             async for piece in pieces:
                 yield piece
 
-    def record_routing_stats(self) -> dict[str, Any]:
-        """Called by Ray, also while there is no room for a request; `PrefixRouter` gets it."""
-        return {SERIES: self._app.state.serving.metrics.exposition()}
+    async def metrics(self) -> tuple[str, bytes]:
+        """The replica's name, and its series."""
+        name = serve.get_replica_context().replica_id.unique_id
+        return name, self._app.state.serving.metrics.exposition()
 
     async def check_health(self) -> None:
         """Raises when only a fresh replica helps, for Ray to make one."""
@@ -92,10 +96,12 @@ class Front:
             pieces.cancel()
             raise
 
-    def _metrics(self) -> bytes:
-        if not pages:
-            raise unavailable("No replica has told its series yet.")
-        return merged(pages)
+    async def _metrics(self) -> bytes:
+        asked = self._servers.broadcast("metrics")
+        try:
+            return merged(dict(await asked.results_async(timeout_s=SCRAPE_SECONDS)))
+        except (RayActorError, TimeoutError) as error:
+            raise unavailable("Not every replica has told its series in time.") from error
 
 
 def build(args: dict[str, Any]) -> Any:

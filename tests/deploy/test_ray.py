@@ -48,9 +48,8 @@ def small(url: str) -> dict[str, Any]:
         del deployment["autoscaling_config"]
         deployment.update(num_replicas=1, graceful_shutdown_timeout_s=240)
     servers = application["deployments"][1]
-    servers.update(num_replicas=2, max_ongoing_requests=4, max_queued_requests=4)
+    servers.update(num_replicas=2, max_ongoing_requests=6, max_queued_requests=4)
     servers["ray_actor_options"] = {"num_cpus": 0.5}
-    servers["request_router_config"]["request_routing_stats_period_s"] = 0.3
     return config
 
 
@@ -78,7 +77,7 @@ def answer_of(url: str, question: str) -> str:
 def by_replica(cluster: Cluster, series: str) -> list[float]:
     """What every replica's metrics say."""
     response = httpx.get(f"{cluster.url}/metrics", timeout=30)
-    if response.status_code == 503:  # of a fresh ingress, that no replica has told anything
+    if response.status_code == 503:  # while a replica is full, or gone
         return []
     families = text_string_to_metric_families(response.text)
     samples = [sample for family in families for sample in family.samples if sample.name == series]
@@ -144,7 +143,7 @@ def test_more_than_may_wait_get_503_and_when_to_come_back(cluster: Cluster) -> N
     streams = results(start(cluster.url, [long_chat(f"{n} tables", 100) for n in range(24)]))
     refused = [stream for stream in streams if stream.status == 503]
     assert broken(stream for stream in streams if stream not in refused) == []
-    assert len(refused) in range(1, 17)
+    assert len(refused) in range(1, 13)
     for stream in refused:
         assert int(stream.headers["retry-after"]) >= 1
         assert stream.errors[0]["type"] == "server_error"

@@ -42,7 +42,7 @@ class Replicas:
                 if number == self.cut:
                     raise ReplicaGone
 
-    def metrics(self) -> bytes:
+    async def metrics(self) -> bytes:
         return b"series"
 
 
