@@ -24,7 +24,6 @@ from server.cluster.options import parsed
 from server.cluster.scrape import merged
 from server.errors import unavailable
 
-
 SCRAPE_SECONDS = 5.0
 """A replica with all the requests it may have tells its series only when one of them has ended."""
 
