@@ -211,6 +211,12 @@ def add_engine_arguments(parser: argparse.ArgumentParser) -> None:
         help="Compile the model at the start: about a minute, then faster steps. On a CPU it takes "
         "a C++ compiler.",
     )
+    engine.add_argument(
+        "--deterministic",
+        action="store_true",
+        help="Give the same answer to the same request in 16 bit too, whatever is drafted and "
+        "whoever else is served; steps are slower.",
+    )
 
 
 def _add_limits(parser: argparse.ArgumentParser) -> None:
@@ -309,6 +315,7 @@ def engine_config_of(options: argparse.Namespace, max_adapters: int = 0) -> Engi
         num_threads=options.threads,
         compile=options.compile,
         attention=options.attention,
+        deterministic=options.deterministic,
     )
 
 
