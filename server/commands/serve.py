@@ -105,8 +105,15 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def add_answer_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the options that say what is looked for in answers."""
-    answers = parser.add_argument_group("how answers are read")
+    """Add the options that say how chats are written, and what is looked for in answers."""
+    answers = parser.add_argument_group("how chats are written and answers read")
+    option(
+        answers,
+        "--chat-template",
+        default=None,
+        metavar="FILE",
+        help="Jinja template that turns messages into a prompt (default: the model's own).",
+    )
     option(
         answers,
         "--tool-call-parser",
@@ -286,6 +293,7 @@ def config_of(options: argparse.Namespace) -> ServerConfig:
         adapter_dir=adapter_dir,
         prompt_log=Path(options.log_prompts) if options.log_prompts else None,
         served_model_names=tuple(options.served_model_name),
+        chat_template=Path(options.chat_template) if options.chat_template else None,
         tool_call_parser=options.tool_call_parser,
         reasoning_parser=options.reasoning_parser,
         max_body_bytes=options.max_body_size,
