@@ -184,6 +184,22 @@ def test_a_new_configuration_loses_no_stream(cluster: Cluster) -> None:
     assert not before & (cluster.pids("Server") | cluster.pids("Ingress"))
 
 
+def test_replicas_come_and_go_with_the_requests(cluster: Cluster) -> None:
+    config = small(cluster.url)
+    servers = config["applications"][0]["deployments"][1]
+    del servers["num_replicas"]
+    servers["autoscaling_config"] = {
+        **{"min_replicas": 1, "max_replicas": 2, "target_ongoing_requests": 2},
+        **{"upscale_delay_s": 1, "downscale_delay_s": 3, "metrics_interval_s": 1},
+    }
+    cluster.deploy(config)
+    wait_for(lambda: len(cluster.pids("Server")) == 1)
+    streams = start(cluster.url, [long_chat(f"{n} trains", 900) for n in range(4)])
+    wait_for(lambda: len(cluster.pids("Server")) == 2, seconds=120)
+    assert broken(results(streams)) == []
+    wait_for(lambda: len(cluster.pids("Server")) == 1, seconds=120)
+
+
 def children_of(pid: int) -> list[int]:
     found = subprocess.run(["ps", "-o", "pid=", "--ppid", str(pid)], capture_output=True, text=True)
     return [int(child) for child in found.stdout.split()]
