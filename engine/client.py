@@ -213,6 +213,7 @@ class EngineClient:
             while (message := await self._receive()) is not None:
                 self._dispatch(message)
             self.is_ready = False
+            self.stats = EngineStats()  # what it counted has gone with it
             log.error("the engine process is gone; starting a fresh one")
             self._fail_all("the engine process ended; the request may be sent again")
             self._writer.close()
@@ -241,7 +242,7 @@ class EngineClient:
     def _dispatch(self, message: Message) -> None:
         self._last_beat = time.monotonic()
         if isinstance(message, Outputs):
-            self.stats = message.stats
+            self.stats = message.stats or self.stats
             for output in message.outputs:
                 if output.request_id in self._queues:
                     self._queues[output.request_id].put_nowait(output)

@@ -86,14 +86,14 @@ class Engine:
         cost = None
         if config.tree == "auto":
             cost = step_cost(self.runner, loaded, config, self.max_model_len)
-        self.drafting = Drafting(config, self.runner, cost)
+        self._stats = EngineStats()
+        self.drafting = Drafting(config, self.runner, cost, self._stats.speculation)
         for name, adapter in adapters.items():
             self.adapters.load(name, self.prepare(adapter), config.adapters.get(name, ""))
         self.scheduler = Scheduler(
             config, BlockPool(num_blocks, config.block_size), self.drafting.first
         )
         self.sequences: dict[str, Sequence] = {}
-        self._stats = EngineStats()
 
     def prepare(self, adapter: BitaAdapter) -> PreparedAdapter:
         """All that takes time before `adapters.load`; another thread may do it beside steps.
@@ -189,6 +189,8 @@ class Engine:
         stats.num_preemptions = scheduler.num_preemptions
         stats.prefix_cache_queries = scheduler.prefix_queries
         stats.prefix_cache_hits = scheduler.prefix_hits
+        running = [sequence.adapter for sequence in scheduler.running]
+        stats.adapters = self.adapters.stats(running, stats.num_waiting)
         return stats
 
     def _batch(self, scheduled: list[Scheduled]) -> ForwardBatch:
@@ -278,6 +280,7 @@ class Engine:
                 hits = [sources[node] for node in acceptance.path[: len(tokens) - 1]]
                 sequence.receipt.add(item.tree.num_drafts, len(hits))
                 self._stats.speculation.add(sources[1:], hits)
+                self.adapters.stats_of(sequence.adapter).add(len(hits))
             report = None
             if sequence.request.sampling.logprobs is not None:
                 rows = [first, *(first + node for node in acceptance.path)][: len(tokens)]
@@ -300,6 +303,7 @@ class Engine:
                     num_cached_tokens=sequence.num_cached_tokens,
                     num_generated_tokens=sequence.num_generated,
                     speculation=sequence.receipt,
+                    timing=None if decoding else sequence.timing(),
                 )
             )
             if sequence.finish_reason is not None:

@@ -18,6 +18,7 @@ import signal
 import socket
 import sys
 import threading
+import time
 import traceback
 from dataclasses import dataclass
 from typing import TypeAlias
@@ -48,6 +49,7 @@ from engine.messages import (
 from engine.request import Request
 
 BEAT_SECONDS = 0.5
+STATS_SECONDS = 0.1
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,6 +113,7 @@ def _loop(
     to_read: queue.SimpleQueue[LoadAdapter | None],
     compiling: CompileQueue,
 ) -> None:
+    told = 0.0
     while True:
         try:
             message = inbox.get(timeout=BEAT_SECONDS) if not engine.has_work else inbox.get_nowait()
@@ -123,8 +126,12 @@ def _loop(
             pass
         for request_id, error in compiling.overdue():
             connection.sendall(encode(_refusal(request_id, error)))
-        outputs = engine.step()
-        connection.sendall(encode(Outputs(outputs, engine.stats())))
+        outputs, now = engine.step(), time.monotonic()
+        stats = None
+        # Always with the last step: what is read while nothing runs is exact.
+        if now - told >= STATS_SECONDS or not engine.has_work:
+            stats, told = engine.stats(), now
+        connection.sendall(encode(Outputs(outputs, stats)))
 
 
 def _handle(

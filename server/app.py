@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from importlib.metadata import version
@@ -48,15 +49,18 @@ def create_app(config: ServerConfig, client: Client) -> FastAPI:
             yield
         finally:
             await client.stop()
+            if serving.tracer is not None:
+                await asyncio.to_thread(serving.tracer.close)
 
+    serving = Serving.of(config, client)
     app = FastAPI(title="BiTA Serve", version=version("bita-serve"), lifespan=lifespan)
-    app.state.serving = Serving.of(config, client)
+    app.state.serving = serving
     errors.install(app)
     # The last one added is the first a request meets.
     app.add_middleware(InFlightMiddleware, max_requests=config.max_concurrent_requests)
     app.add_middleware(BodyLimitMiddleware, max_bytes=config.max_body_bytes)
     app.add_middleware(AuthMiddleware, keys=config.api_keys, admin_key=config.admin_key)
-    app.add_middleware(ContextMiddleware)
+    app.add_middleware(ContextMiddleware, metrics=serving.metrics, tracer=serving.tracer)
     app.add_middleware(PathMiddleware, paths=PATHS)
     for router in ROUTERS:
         app.include_router(router, responses=ERRORS)

@@ -16,7 +16,8 @@ class Client(Protocol):
     """An engine as the server sees it.
 
     info, tokenizer: there after `start`; `info.adapters` is what is loaded now.
-    stats: the latest counters. is_ready: whether new requests are served.
+    stats: the latest counters. is_ready: whether new requests are served. num_restarts: engines
+    that were started after the first.
     heartbeat_age: seconds since its last sign of life.
     """
 
@@ -24,6 +25,7 @@ class Client(Protocol):
     tokenizer: Tokenizer
     stats: EngineStats
     is_ready: bool
+    num_restarts: int
 
     @property
     def heartbeat_age(self) -> float:

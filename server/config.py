@@ -22,6 +22,7 @@ class ServerConfig:
     admin_key: the key that may load and unload adapters; None lets nobody.
     adapter_dir: folder that adapters may be loaded from; None loads none.
     prompt_log: file that prompts are appended to, for tuning; None keeps none.
+    otlp_traces_endpoint: URL that spans are sent to; None leaves it to OpenTelemetry's variables.
     served_model_names: names the model answers to; none takes its folder's name.
     tool_call_parser, reasoning_parser: names of the forms the model writes calls and reasoning in;
         AUTO takes them from its template, any other name looks for none.
@@ -39,6 +40,7 @@ class ServerConfig:
     admin_key: str | None = None
     adapter_dir: Path | None = None
     prompt_log: Path | None = None
+    otlp_traces_endpoint: str | None = None
     served_model_names: tuple[str, ...] = ()
     tool_call_parser: str = AUTO
     reasoning_parser: str = AUTO

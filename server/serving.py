@@ -19,25 +19,39 @@ from server.logprobs import TokenTexts
 from server.metrics import Metrics
 from server.prompt_log import PromptLog
 from server.schemas.models import Model
+from server.tracing import Tracer, tracer
 
 
 @dataclass(frozen=True)
 class Serving:
-    """One application's parts. started: when it was made, seconds since the epoch."""
+    """One application's parts. started: when it was made, seconds since the epoch.
+
+    tracer: where spans go; None where nobody wants any.
+    """
 
     config: ServerConfig
     client: Client
     metrics: Metrics
     template: ChatTemplate | None
     prompt_log: PromptLog
+    tracer: Tracer | None = None
     started: int = field(default_factory=lambda: int(time.time()))
 
     @classmethod
     def of(cls, config: ServerConfig, client: Client) -> Serving:
-        """The parts that belong to `config` and `client`."""
-        metrics = Metrics(config.model_names[0], lambda: client.stats)
+        """The parts that belong to `config` and `client`.
+
+        Raises EngineError where spans are wanted that nothing here can send.
+        """
         template = ChatTemplate.load(Path(config.engine.model))
-        return cls(config, client, metrics, template, PromptLog(config.prompt_log))
+        return cls(
+            config,
+            client,
+            Metrics(config, client),
+            template,
+            PromptLog(config.prompt_log),
+            tracer(config.otlp_traces_endpoint),
+        )
 
     @property
     def token_texts(self) -> TokenTexts:

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from server.errors import ApiError, as_api_error
+from server.errors import ApiError, noted
 from server.wire import dump
 
 T = TypeVar("T")
@@ -71,7 +71,7 @@ class EventStream(Response):
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
-            await until_disconnect(receive, self._send_all(send))
+            await until_disconnect(receive, self._send_all(scope, send))
         except (ClientDisconnected, OSError):
             return
         finally:
@@ -79,7 +79,7 @@ class EventStream(Response):
             await asyncio.gather(self._first, return_exceptions=True)
             await self._rest.aclose()
 
-    async def _send_all(self, send: Send) -> None:
+    async def _send_all(self, scope: Scope, send: Send) -> None:
         await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
         sent = asyncio.get_running_loop().time()
 
@@ -105,7 +105,7 @@ class EventStream(Response):
         except OSError:
             raise
         except Exception as error:
-            await body(self._framing.frame(self._framing.error(as_api_error(error))))
+            await body(self._framing.frame(self._framing.error(noted(error, scope))))
         finally:
             keeping.cancel()
             await asyncio.gather(keeping, return_exceptions=True)

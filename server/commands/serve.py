@@ -74,6 +74,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="Append every prompt to a file that `bita tune --prompts` reads (default: none is "
         "kept).",
     )
+    option(
+        where,
+        "--otlp-traces-endpoint",
+        default=None,
+        metavar="URL",
+        help="Where OpenTelemetry spans go, such as http://collector:4318/v1/traces (default: what "
+        "OTEL_EXPORTER_OTLP_ENDPOINT says, else nowhere).",
+    )
     add_answer_arguments(parser)
     add_engine_arguments(parser)
     _add_limits(parser)
@@ -279,6 +287,7 @@ def config_of(options: argparse.Namespace) -> ServerConfig:
         admin_key=admin_key,
         adapter_dir=adapter_dir,
         prompt_log=Path(options.log_prompts) if options.log_prompts else None,
+        otlp_traces_endpoint=options.otlp_traces_endpoint or None,
         served_model_names=tuple(options.served_model_name),
         tool_call_parser=options.tool_call_parser,
         reasoning_parser=options.reasoning_parser,

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from engine.stats import EngineStats
+from engine.stats import AdapterStats, EngineStats
 from server import cli
 from server.metrics import Metrics
 from server.schemas.adapters import LoadAdapterRequest
@@ -17,6 +17,7 @@ from server.schemas.base import Schema
 from server.schemas.chat import ChatCompletionRequest
 from server.schemas.common import Speculation, StreamOptions
 from tests.packaging import api_tables
+from tests.server.stub import StubClient, server_config
 
 ROOT = Path(__file__).parents[2]
 README = ROOT / "README.md"
@@ -135,7 +136,8 @@ def test_links_to_files_lead_somewhere(document: Path) -> None:
 
 
 def test_every_series_is_on_the_metrics_page() -> None:
-    exposed = Metrics("m", EngineStats).exposition().decode()
+    client = StubClient(stats=EngineStats(adapters={"quick": AdapterStats()}))
+    exposed = Metrics(server_config(ROOT / "model"), client).exposition().decode()
     types = dict(re.findall(r"^# TYPE (\S+) (\S+)$", exposed, re.MULTILINE))
     series = {name: kind for name, kind in types.items() if not name.endswith("_created")}
     page = (ROOT / "docs" / "metrics.md").read_text()

@@ -13,7 +13,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
 from engine.config import EngineConfig, ModelInfo
 from engine.errors import AdapterNameTaken, UnknownAdapter
-from engine.request import FinishReason, Request, RequestOutput, SpecReceipt, TokenLogprob
+from engine.request import FinishReason, Request, RequestOutput, SpecReceipt, Timing, TokenLogprob
 from engine.speculation.sources import BITA, NGRAM, PREDICTION
 from engine.stats import EngineStats
 from server.config import ServerConfig
@@ -48,7 +48,7 @@ class StubClient:
 
     error: raised after `pieces`, or before if there are none. hang: wait forever after them.
     requests: those it was given; arrivals: the same, to wait for.
-    refusal: raised when an adapter is to be loaded.
+    refusal: raised when an adapter is to be loaded. timing: told with every first output.
     closed: ids of those whose generator was closed; ended: set when the first was.
     """
 
@@ -60,6 +60,8 @@ class StubClient:
     hang: bool = False
     is_ready: bool = True
     heartbeat_age: float = 0.0
+    num_restarts: int = 0
+    timing: Timing | None = None
     stats: EngineStats = field(default_factory=EngineStats)
     tokenizer: Tokenizer = field(default_factory=byte_tokenizer)
     requests: list[Request] = field(default_factory=list)
@@ -138,6 +140,7 @@ class StubClient:
                 num_cached_tokens=16,
                 num_generated_tokens=generated,
                 speculation=receipt,
+                timing=self.timing if number == 1 else None,
             )
         if self.error is not None:
             raise self.error

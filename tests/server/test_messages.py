@@ -31,7 +31,8 @@ def prompt_of(client: StubClient) -> str:
 def error_of(response: httpx.Response) -> dict[str, Any]:
     body = response.json()
     assert body["type"] == "error"
-    assert list(body) == ["type", "error"]
+    assert list(body) == ["type", "error", "request_id"]
+    assert body["request_id"] == response.headers["x-request-id"]
     assert list(body["error"]) == ["type", "message"]
     error: dict[str, Any] = body["error"]
     return error
