@@ -20,7 +20,7 @@ CLIENTS_STAMP := $(CLIENTS)/.installed
 DEPLOY := build/deploy
 DEPLOY_STAMP := $(DEPLOY)/.installed
 PIP := $(BIN)/python -m pip --disable-pip-version-check install -q
-CODE := adapters engine server models tests benchmarks examples
+CODE := adapters engine server models tests benchmarks deploy examples
 
 # The sources of llama.cpp come with its Python package, whose own server has no batching.
 LLAMA := build/llama-server
