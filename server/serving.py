@@ -43,7 +43,7 @@ class Serving:
 
         Raises EngineError where spans are wanted that nothing here can send.
         """
-        template = ChatTemplate.load(Path(config.engine.model))
+        template = ChatTemplate.load(Path(config.engine.model), config.chat_template)
         return cls(
             config,
             client,
