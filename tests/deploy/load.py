@@ -19,7 +19,7 @@ CHAT = "/v1/chat/completions"
 
 async def load(url: str, seconds: float, users: int, adapters: list[str]) -> None:
     """Have `users` at once ask one thing after the other. adapters: names they may choose."""
-    conversations = _openings()
+    conversations = _conversations()
     deadline = time.monotonic() + seconds
     async with httpx.AsyncClient(base_url=url, timeout=60) as http:
 
@@ -75,11 +75,14 @@ KINDS: list[Kind] = [_stream, _whole, _sampled, _plain, _predicted, _leaver, _mi
 WEIGHTS = (50, 20, 8, 5, 5, 4, 3)
 
 
-def _openings() -> Iterator[list[dict[str, Any]]]:
-    """What users of the embedded model's trade say first, over and over."""
-    lines = [json.loads(line) for line in DATA.read_text().splitlines()]
-    openings = [
-        list(itertools.takewhile(lambda message: message["role"] != "assistant", line["messages"]))
-        for line in lines
+def _conversations() -> Iterator[list[dict[str, Any]]]:
+    """Talks of the embedded model's trade up to each thing a user says, over and over."""
+    lines = [json.loads(line)["messages"] for line in DATA.read_text().splitlines()]
+    begun = [
+        messages[: place + 1]
+        for messages in lines
+        for place, message in enumerate(messages)
+        if message["role"] == "user"
     ]
-    return itertools.cycle([opening for opening in openings if opening])
+    random.Random(0).shuffle(begun)
+    return itertools.cycle(begun)

@@ -21,7 +21,9 @@ ALERT_TESTS = Path(__file__).parent / "alerts_test.yml"
 SERIES = re.compile(r"\b(?:vllm:|bita_)\w+")
 
 every_dashboard = pytest.mark.parametrize(
-    "dashboard", map(Dashboard.read, sorted(FOLDER.glob("*.json"))), ids=lambda one: one.title
+    "dashboard",
+    [Dashboard.read(file) for file in sorted(FOLDER.glob("*.json"))],
+    ids=lambda d: d.title,
 )
 
 

@@ -97,7 +97,7 @@ def test_every_alert_fires_where_it_should_and_not_where_it_should_not() -> None
 def test_what_a_loaded_server_tells_is_what_dashboards_and_routers_ask_for(tmp_path: Path) -> None:
     adapters = [f"--adapter={name}={DEFAULT_ADAPTER}" for name in ("first", "second")]
     # So little cache that some requests lose theirs on the way.
-    small = ("--kv-cache-memory", "4MiB", "--max-num-seqs", "8")
+    small = ("--kv-cache-memory", "8MiB", "--max-num-seqs", "8")
     model = "--served-model-name=m"
     with (
         served(*adapters, *small, model) as server,
