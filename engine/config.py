@@ -23,8 +23,8 @@ class EngineConfig:
     dtype: "auto" (the fastest the device multiplies well), "float32", "bfloat16", "float16".
     tree: draft tree: "auto" (fitted to the adapter's measured hit rates and the device),
         "comb" (the paper's), "chain", or "fitted:ROWS" (best tree of at most ROWS rows).
-    drafters: sources of drafts that requests use unless they say otherwise, of "bita", "ngram" and
-        "prediction"; a fixed tree is the adapter's alone.
+    drafters: sources of drafts that requests use unless they say otherwise, of "bita", "ngram",
+        "prediction" and "grammar"; a fixed tree is the adapter's alone.
     block_size: tokens a KV block. kv_cache_memory: bytes of KV cache; 0 picks by the device.
     max_num_seqs: sequences in one forward. max_num_batched_tokens: rows in one forward.
     max_model_len: tokens of prompt and completion; 0 takes the model's own.

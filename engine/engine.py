@@ -123,6 +123,7 @@ class Engine:
         EngineOverloaded if too many wait.
         """
         adapter, greedy = self._adapter_of(request), request.sampling.greedy
+        constraint = self._constraint_of(request)
         shared = (adapter.greedy if greedy else adapter.sampled) if adapter is not None else None
         sequence = Sequence(
             request=request,
@@ -130,8 +131,8 @@ class Engine:
             adapter=adapter,
             trust=Trust(shared),
             max_tokens=token_limit(request, self.max_model_len, self.loaded.facts.vocab_size),
-            drafters=self.drafting.drafters_of(request),
-            constraint=self._constraint_of(request),
+            drafters=self.drafting.drafters_of(request, constraint),
+            constraint=constraint,
         )
         self.scheduler.add(sequence)
         self.adapters.acquire(sequence.adapter)

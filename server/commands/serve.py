@@ -161,11 +161,12 @@ def add_engine_arguments(parser: argparse.ArgumentParser) -> None:
     option(
         engine,
         "--drafters",
-        default="bita,ngram,prediction",
+        default="bita,ngram,prediction,grammar",
         type=drafter_names,
         metavar="NAMES",
         help="Who drafts unless a request says otherwise, comma-separated: the adapter (bita), the "
-        "request's own past (ngram), its 'prediction' (default: %(default)s).",
+        "request's own past (ngram), its 'prediction', what its schema or grammar leaves no choice "
+        "about (grammar); default: %(default)s.",
     )
     option(
         engine,
