@@ -7,7 +7,7 @@ from collections.abc import AsyncGenerator
 from contextlib import aclosing
 
 from engine.errors import EngineOverloaded, RequestError
-from engine.request import RequestOutput
+from engine.request import FinishReason, RequestOutput
 from server.logging import RequestRecord
 from server.metrics.series import Registered
 from server.paths import GENERATION_PATHS
@@ -128,7 +128,9 @@ class GenerationMetrics:
                         first = now
                     previous = now
                     if output.finish_reason is not None:
-                        reason = output.finish_reason.value
+                        # An engine that ends a request itself has failed it.
+                        failed = output.finish_reason is FinishReason.ABORT
+                        reason = "error" if failed else output.finish_reason.value
                     yield output
         except (RequestError, EngineOverloaded):
             reason = None

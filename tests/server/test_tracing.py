@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import logging
 import sys
+import threading
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -44,9 +46,11 @@ def exported(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
 
 
 @asynccontextmanager
-async def traced(client: StubClient, folder: Path) -> AsyncIterator[httpx.AsyncClient]:
+async def traced(
+    client: StubClient, folder: Path, endpoint: str | None = ENDPOINT
+) -> AsyncIterator[httpx.AsyncClient]:
     """Spans are exported by the end of it."""
-    config = server_config(model_folder(folder), otlp_traces_endpoint=ENDPOINT)
+    config = server_config(model_folder(folder), otlp_traces_endpoint=endpoint)
     app = create_app(config, client)
     async with (
         app.router.lifespan_context(app),
@@ -156,3 +160,37 @@ def test_without_the_package_the_flag_is_an_error_and_the_environment_a_warning(
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:9")
     assert tracer(None) is None
     assert "bita-serve[otel]" in caplog.text
+
+
+async def test_spans_go_over_otlp_to_where_the_environment_says(
+    client: StubClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    proto = pytest.importorskip(
+        "opentelemetry.proto.collector.trace.v1.trace_service_pb2", reason="pip install .[otel]"
+    )
+    posted: list[tuple[str, bytes]] = []
+
+    class Collector(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            posted.append((self.path, self.rfile.read(int(self.headers["content-length"]))))
+            self.send_response(200)
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Collector) as collector:
+        threading.Thread(target=collector.serve_forever).start()
+        url = f"http://127.0.0.1:{collector.server_port}"
+        monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", url)
+        monkeypatch.setenv("OTEL_SERVICE_NAME", "mine")
+        async with traced(client, tmp_path, endpoint=None) as http:
+            await http.post(CHAT, json=chat(), headers=TRACEPARENT)
+        collector.shutdown()
+    ((path, body),) = posted
+    assert path == "/v1/traces"
+    (resource,) = proto.ExportTraceServiceRequest.FromString(body).resource_spans
+    attributes = {a.key: a.value.string_value for a in resource.resource.attributes}
+    assert attributes["service.name"] == "mine"
+    (span,) = resource.scope_spans[0].spans
+    assert (span.trace_id.hex(), span.parent_span_id.hex()) == (TRACE, PARENT)
