@@ -82,7 +82,7 @@ def _conversations() -> Iterator[list[dict[str, Any]]]:
         messages[: place + 1]
         for messages in lines
         for place, message in enumerate(messages)
-        if message["role"] == "user"
+        if message["role"] == "user" and all(m.get("content") for m in messages[: place + 1])
     ]
     random.Random(0).shuffle(begun)
     return itertools.cycle(begun)
