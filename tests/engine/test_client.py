@@ -16,8 +16,8 @@ from types import SimpleNamespace
 
 import pytest
 
-import engine.client
 import engine.process
+import engine.supervisor
 from engine.client import EngineClient
 from engine.config import EngineConfig, ModelInfo
 from engine.errors import (
@@ -132,7 +132,7 @@ async def until(condition: Callable[[], bool]) -> None:
 def fake(monkeypatch: pytest.MonkeyPatch) -> FakeEngine:
     fake = FakeEngine()
     monkeypatch.setattr(engine.process, "serve", fake.serve)
-    monkeypatch.setattr(engine.client, "RESTART_SECONDS", 0.0)
+    monkeypatch.setattr(engine.supervisor, "RESTART_SECONDS", 0.0)
     return fake
 
 
@@ -281,7 +281,7 @@ async def test_leaving_an_engine_that_is_just_gone_is_no_error(
     async def broken() -> None:
         raise ConnectionResetError
 
-    monkeypatch.setattr(client._writer, "drain", broken)
+    monkeypatch.setattr(client._engine._writer, "drain", broken)
     await stream.aclose()
 
 
@@ -332,7 +332,7 @@ async def test_counters_and_heartbeat_come_with_every_message(
     client: EngineClient, fake: FakeEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     clock = [1e6]
-    monkeypatch.setattr(engine.client, "time", SimpleNamespace(monotonic=lambda: clock[0]))
+    monkeypatch.setattr(engine.supervisor, "time", SimpleNamespace(monotonic=lambda: clock[0]))
     fake.say(stats=EngineStats(num_running=3))
     await until(lambda: client.stats.num_running == 3)
     clock[0] += 7.0
@@ -458,15 +458,14 @@ async def test_a_silent_engine_is_killed(
     client: EngineClient, fake: FakeEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     killed = asyncio.Event()
-    process = SimpleNamespace(kill=killed.set, wait=lambda timeout=None: 0)
-    monkeypatch.setattr(engine.client, "WATCH_SECONDS", 0.0)
-    monkeypatch.setattr(engine.client, "HANG_SECONDS", float("inf"))
+    monkeypatch.setattr(engine.supervisor, "WATCH_SECONDS", 0.0)
+    monkeypatch.setattr(engine.supervisor, "HANG_SECONDS", float("inf"))
     watch = asyncio.create_task(client._watch())
-    monkeypatch.setattr(client, "_process", process)
+    monkeypatch.setattr(client._engine, "kill", killed.set)
     fake.say(stats=EngineStats(num_running=1))
     await until(lambda: client.stats.num_running == 1)
     assert not killed.is_set()
-    monkeypatch.setattr(engine.client, "HANG_SECONDS", -1.0)
+    monkeypatch.setattr(engine.supervisor, "HANG_SECONDS", -1.0)
     async with asyncio.timeout(SECONDS):
         await killed.wait()
     watch.cancel()
