@@ -1,9 +1,9 @@
 """The engine's asyncio face, in the server's process.
 
 `engine.text` runs here, not beside the model: turning tokens into text and looking for stop
-strings must not delay the next forward. The engine process is restarted when it dies or hangs;
-requests that were running get `EngineDead`, new ones wait for nothing: they get it too, until
-the fresh engine is ready. It has the adapters the last one had.
+strings must not delay the next forward. When the engine dies or hangs (`supervisor`), requests that
+were running get `EngineDead`; new ones wait for nothing: they get it too, until the fresh engine is
+ready. It has the adapters the last one had.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from engine.messages import (
 )
 from engine.request import Request, RequestOutput
 from engine.stats import EngineStats
-from engine.supervisor import Supervisor
+from engine.supervisor import WATCHDOG_TIMEOUT, Supervisor
 from engine.text.output import add_text
 from engine.text.stream import TextStream
 
@@ -44,8 +44,13 @@ class EngineClient(Supervisor):
     stats: its latest counters.
     """
 
-    def __init__(self, config: EngineConfig, in_process: bool = False) -> None:
-        super().__init__(config, in_process)
+    def __init__(
+        self,
+        config: EngineConfig,
+        in_process: bool = False,
+        watchdog_timeout: float = WATCHDOG_TIMEOUT,
+    ) -> None:
+        super().__init__(config, in_process, watchdog_timeout)
         self.stats = EngineStats()
         self._queues: dict[str, asyncio.Queue[RequestOutput | EngineError]] = {}
         self._changes: dict[str, asyncio.Future[None]] = {}
@@ -67,8 +72,6 @@ class EngineClient(Supervisor):
         Raises RequestError or EngineOverloaded where the engine refuses it, EngineDead where the
         engine goes away.
         """
-        if not self.is_ready:
-            raise EngineDead("the engine is not ready")
         inbox: asyncio.Queue[RequestOutput | EngineError] = asyncio.Queue()
         self._queues[request.request_id] = inbox
         stream = TextStream(
@@ -76,7 +79,7 @@ class EngineClient(Supervisor):
         )
         ended = False
         try:
-            await self._engine.send(Add(request))
+            await self._send(Add(request))
             while not ended:
                 output = await inbox.get()
                 if isinstance(output, EngineError):
@@ -89,9 +92,9 @@ class EngineClient(Supervisor):
                     return
         finally:
             del self._queues[request.request_id]
-            if not ended and self.is_ready:
+            if not ended:
                 with contextlib.suppress(EngineDead):  # who leaves need not know
-                    await self._engine.send(Abort(request.request_id))
+                    await self._send(Abort(request.request_id))
 
     async def load_adapter(self, name: str, folder: str) -> None:
         """Load the adapter in a folder beside running requests; new ones find it from then on.
@@ -108,12 +111,10 @@ class EngineClient(Supervisor):
         await self._change(UnloadAdapter(f"unload-{uuid4().hex}", name))
 
     async def _change(self, change: AdapterChange) -> None:
-        if not self.is_ready:
-            raise EngineDead("the engine is not ready")
         done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._changes[change.request_id] = done
         try:
-            await self._engine.send(change)
+            await self._send(change)
             await done
         finally:
             del self._changes[change.request_id]
@@ -144,8 +145,8 @@ class EngineClient(Supervisor):
         else:
             done.set_exception(error)
 
-    def _lost(self, why: str) -> None:
+    def _lost(self, error: type[EngineDead], why: str) -> None:
         for inbox in self._queues.values():
-            inbox.put_nowait(EngineDead(why))
+            inbox.put_nowait(error(why))
         for request_id in self._changes:
-            self._settle(request_id, EngineDead(why))
+            self._settle(request_id, error(why))

@@ -17,7 +17,7 @@ from engine.messages import HEADER_BYTES, Message, decode, encode, length
 
 ENGINE_MODULE = "engine.process"
 """What the process runs. `benchmarks.overhead` puts a stub in its place."""
-END_SECONDS = 10.0
+END_SECONDS = 5.0
 """Time that the process gets to end in before it is killed, and then to be gone in."""
 
 log = logging.getLogger("bita.engine")
@@ -40,6 +40,13 @@ class Connection:
     async def open(cls, in_process: bool) -> Connection:
         """A fresh engine, which waits for its Start."""
         ours, theirs = socket.socketpair()
+        try:
+            # First: who is cancelled here leaves no engine behind.
+            streams = await asyncio.open_unix_connection(sock=ours)
+        except BaseException:
+            ours.close()
+            theirs.close()
+            raise
         runs: subprocess.Popen[bytes] | threading.Thread
         if in_process:
             from engine.process import serve  # torch, only where the engine runs in-process
@@ -50,7 +57,7 @@ class Connection:
             command = [sys.executable, "-m", ENGINE_MODULE, str(theirs.fileno())]
             runs = subprocess.Popen(command, pass_fds=[theirs.fileno()])
             theirs.close()
-        return cls(runs, *await asyncio.open_unix_connection(sock=ours))
+        return cls(runs, *streams)
 
     async def send(self, message: Message) -> None:
         """Say something to the engine. Raises EngineDead where it is gone."""

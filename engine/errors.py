@@ -10,6 +10,7 @@ EngineError
 ├── UnsupportedModel                  the model cannot be served exactly; says why
 ├── EngineOverloaded(retry_after)     the waiting queue is full
 └── EngineDead                        the engine process is gone
+    └── EngineStopped                 the server ended it
 """
 
 
@@ -59,3 +60,7 @@ class EngineOverloaded(EngineError):
 
 class EngineDead(EngineError):
     """The engine process ended or stopped answering."""
+
+
+class EngineStopped(EngineDead):
+    """The engine was told to end: the server stops."""

@@ -70,11 +70,13 @@ class FakeEngine:
     """Stands for `engine.process.serve`; once for every start, on the newest connection.
 
     answers: what is said to each Start, in turn; the last one again and again. None hangs up.
+    silent: nothing is said until the other side hangs up.
     received: all other messages, in order.
     """
 
     def __init__(self) -> None:
         self.answers: list[Message | None] = [Ready(INFO)]
+        self.silent = False
         self.starts: list[Start] = []
         self.received: queue.Queue[Message] = queue.Queue()
 
@@ -82,8 +84,13 @@ class FakeEngine:
         self.connection = connection
         with connection, contextlib.suppress(OSError):
             start = engine.process._receive(connection)
+            if start is None:
+                return  # whoever started it was cancelled
             assert isinstance(start, Start)
             self.starts.append(start)
+            if self.silent:
+                engine.process._receive(connection)
+                return
             answer = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
             if answer is None:
                 return
@@ -132,7 +139,7 @@ async def until(condition: Callable[[], bool]) -> None:
 def fake(monkeypatch: pytest.MonkeyPatch) -> FakeEngine:
     fake = FakeEngine()
     monkeypatch.setattr(engine.process, "serve", fake.serve)
-    monkeypatch.setattr(engine.supervisor, "RESTART_SECONDS", 0.0)
+    monkeypatch.setattr(engine.supervisor, "RESTART_DELAYS", (0.0, 0.0, 0.0))
     return fake
 
 
@@ -454,18 +461,60 @@ async def test_while_there_is_no_engine_requests_fail_at_once(
         await client.unload_adapter("first")
 
 
+async def test_an_engine_that_dies_again_and_again_is_given_up(
+    client: EngineClient, fake: FakeEngine
+) -> None:
+    running = asyncio.create_task(collect(client.generate(request("a"))))
+    await fake.hears()
+    fake.answers = [Ready(INFO), None, Failed("EngineError", "no memory")]
+    fake.hang_up()
+    await until(lambda: client.is_ready and client.num_restarts == 1)
+    fake.hang_up()
+    async with asyncio.timeout(SECONDS):
+        await client.failed.wait()
+    assert (client.num_restarts, len(fake.starts), client.is_ready) == (3, 4, False)
+    with pytest.raises(EngineDead, match="may be sent again"):
+        await running
+    with pytest.raises(EngineDead, match="not ready"):
+        await collect(client.generate(request("b")))
+
+
+async def test_old_restarts_do_not_count(
+    client: EngineClient, fake: FakeEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engine.supervisor, "RESTART_WINDOW", -1.0)
+    for number in range(1, 6):
+        fake.hang_up()
+        await until(lambda number=number: client.is_ready and client.num_restarts == number)
+    assert not client.failed.is_set()
+
+
+async def test_a_fresh_engine_that_never_becomes_ready_is_tried_again(
+    client: EngineClient, fake: FakeEngine
+) -> None:
+    client.watchdog_timeout, client._load_seconds = 0.05, 0.0
+    fake.silent = True
+    fake.hang_up()
+    await until(lambda: len(fake.starts) == 2)
+    fake.silent = False
+    await until(lambda: client.is_ready)
+    assert client.num_restarts == len(fake.starts) - 1 >= 2
+
+
 async def test_a_silent_engine_is_killed(
     client: EngineClient, fake: FakeEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     killed = asyncio.Event()
-    monkeypatch.setattr(engine.supervisor, "WATCH_SECONDS", 0.0)
-    monkeypatch.setattr(engine.supervisor, "HANG_SECONDS", float("inf"))
+    monkeypatch.setattr(engine.supervisor, "WATCH_SECONDS", 0.01)
     watch = asyncio.create_task(client._watch())
     monkeypatch.setattr(client._engine, "kill", killed.set)
+    # As after a pause of both processes: nothing was heard, but it had no time to say anything.
+    client._last_beat -= 10 * client.watchdog_timeout
+    await asyncio.sleep(0.05)
     fake.say(stats=EngineStats(num_running=1))
     await until(lambda: client.stats.num_running == 1)
     assert not killed.is_set()
-    monkeypatch.setattr(engine.supervisor, "HANG_SECONDS", -1.0)
+    client.watchdog_timeout = 0.05
     async with asyncio.timeout(SECONDS):
         await killed.wait()
     watch.cancel()

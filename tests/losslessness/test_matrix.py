@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from engine.text.output import add_text
 from engine.request import RequestOutput, SamplingParams
+from engine.text.output import add_text
 from engine.text.stream import TextStream
 from tests import factories
 from tests.oracle import OracleEngine
