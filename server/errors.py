@@ -23,6 +23,7 @@ from engine.errors import (
     ContextLengthExceeded,
     EngineDead,
     EngineOverloaded,
+    EngineStopped,
     NoFreeSlot,
     RequestError,
     UnknownAdapter,
@@ -148,6 +149,8 @@ def as_api_error(error: Exception) -> ApiError:
             return invalid(str(error), error.field)
         case EngineOverloaded():
             return overloaded(str(error), error.retry_after)
+        case EngineStopped():
+            return unavailable("The server is shutting down.")
         case EngineDead():
             return unavailable("The engine is not available; it is being restarted.")
         case RequestValidationError():

@@ -67,6 +67,7 @@ class StubClient:
     arrivals: asyncio.Queue[Request] = field(default_factory=asyncio.Queue)
     ended: threading.Event = field(default_factory=threading.Event)
     started: bool = False
+    failed: asyncio.Event = field(default_factory=asyncio.Event)
     info: ModelInfo = field(
         default_factory=lambda: ModelInfo(
             model=MODEL,
