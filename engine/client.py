@@ -18,7 +18,7 @@ from uuid import uuid4
 from tokenizers import Tokenizer
 
 from engine.config import EngineConfig
-from engine.errors import EngineDead, EngineError
+from engine.errors import EngineDead, EngineError, RequestFailed
 from engine.messages import (
     Abort,
     AdapterChange,
@@ -69,8 +69,8 @@ class EngineClient(Supervisor):
     async def generate(self, request: Request) -> AsyncIterator[RequestOutput]:
         """Outputs of a request as they come, with text; leaving early aborts it.
 
-        Raises RequestError or EngineOverloaded where the engine refuses it, EngineDead where the
-        engine goes away.
+        Raises RequestError or EngineOverloaded where the engine refuses it, RequestFailed where it
+        cannot be computed, EngineDead where the engine goes away.
         """
         inbox: asyncio.Queue[RequestOutput | EngineError] = asyncio.Queue()
         self._queues[request.request_id] = inbox
@@ -86,6 +86,8 @@ class EngineClient(Supervisor):
                     ended = True
                     raise output
                 ended = output.finish_reason is not None
+                if output.error is not None:
+                    raise RequestFailed(output.error)
                 add_text(output, stream, request.sampling.include_stop)
                 yield output
                 if output.finish_reason is not None:

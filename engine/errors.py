@@ -9,6 +9,7 @@ EngineError
 ├── NoFreeSlot                        no slot is left for another adapter
 ├── UnsupportedModel                  the model cannot be served exactly; says why
 ├── EngineOverloaded(retry_after)     the waiting queue is full
+├── RequestFailed                     computing this request went wrong; others go on
 └── EngineDead                        the engine process is gone
     └── EngineStopped                 the server ended it
 """
@@ -56,6 +57,10 @@ class EngineOverloaded(EngineError):
     def __init__(self, message: str, retry_after: float = 1.0) -> None:
         super().__init__(message)
         self.retry_after = retry_after
+
+
+class RequestFailed(EngineError):
+    """Computing this request went wrong, and no other."""
 
 
 class EngineDead(EngineError):

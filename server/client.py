@@ -52,6 +52,6 @@ class Client(Protocol):
     def generate(self, request: Request) -> AsyncIterator[RequestOutput]:
         """An async generator of a request's outputs; closing it early aborts the request.
 
-        Raises RequestError, EngineOverloaded or EngineDead while it is iterated.
+        Raises RequestError, EngineOverloaded, RequestFailed or EngineDead while it is iterated.
         """
         ...

@@ -2,7 +2,8 @@
 
     python -m tests.faults.stub_engine FD
 
-It speaks the engine's messages. Where the file that `STUB_ENGINE_BROKEN` names exists it cannot load.
+It speaks the engine's messages. Where there is a file by the name in `STUB_ENGINE_BROKEN` it ends
+instead of loading.
 """
 
 from __future__ import annotations

@@ -63,11 +63,12 @@ class Server:
         except httpx.TransportError:
             return 0
 
-    async def becomes_ready(self) -> None:
+    async def becomes(self, status: int) -> None:
+        """Wait until the readiness probe has this status."""
         async with asyncio.timeout(SECONDS):
-            while await self.ready() != 200:
+            while await self.ready() != status:
                 assert self.process.poll() is None, "the server ended"
-                await asyncio.sleep(0.02)
+                await asyncio.sleep(0.01)
 
     async def ends(self) -> int:
         """Its exit status."""
@@ -155,7 +156,7 @@ async def check_recovery(server: Server, blow: signal.Signals) -> None:
         assert text
         assert (error["type"], error["code"]) == ("server_error", "unavailable")
     assert (await server.http.get("/health/live")).status_code == 200
-    await server.becomes_ready()
+    await server.becomes(200)
     assert server.engine != engine
     (after,) = await streams(server, 1, max_tokens=8)
     assert await after.whole() == ("ABCDEFGH", {})
@@ -163,7 +164,7 @@ async def check_recovery(server: Server, blow: signal.Signals) -> None:
 
 async def test_an_engine_is_replaced_and_sigterm_lets_every_stream_end(folder: Path) -> None:
     async with serving(folder, "--watchdog-timeout", "1") as server:
-        await server.becomes_ready()
+        await server.becomes(200)
         await check_recovery(server, signal.SIGKILL)
         await check_recovery(server, signal.SIGSTOP)
 
@@ -172,9 +173,7 @@ async def test_an_engine_is_replaced_and_sigterm_lets_every_stream_end(folder: P
         await asyncio.sleep(0.1)
         engine = server.engine
         server.process.send_signal(signal.SIGTERM)
-        async with asyncio.timeout(SECONDS):
-            while await server.ready() == 200:
-                await asyncio.sleep(0)
+        await server.becomes(503)
         probe, late = await asyncio.gather(
             server.http.get("/health/ready"), server.http.post(CHAT, json=chat())
         )
@@ -192,7 +191,7 @@ async def test_an_engine_is_replaced_and_sigterm_lets_every_stream_end(folder: P
 async def test_an_engine_that_does_not_come_back_ends_the_server(folder: Path) -> None:
     """So that its supervisor starts it afresh."""
     async with serving(folder) as server:
-        await server.becomes_ready()
+        await server.becomes(200)
         running = await streams(server, 2, max_tokens=4000)
         server.broken.touch()
         os.kill(server.engine, signal.SIGKILL)
@@ -203,13 +202,11 @@ async def test_an_engine_that_does_not_come_back_ends_the_server(folder: Path) -
 
 async def test_a_second_signal_ends_it_at_once(folder: Path) -> None:
     async with serving(folder) as server:
-        await server.becomes_ready()
+        await server.becomes(200)
         (running,) = await streams(server, 1, max_tokens=4000)
         engine = server.engine
         server.process.send_signal(signal.SIGTERM)
-        async with asyncio.timeout(SECONDS):
-            while await server.ready() == 200:
-                await asyncio.sleep(0)
+        await server.becomes(503)
         assert server.process.poll() is None
         server.process.send_signal(signal.SIGTERM)
         assert await server.ends() == 128 + signal.SIGTERM
