@@ -18,7 +18,7 @@ from uuid import uuid4
 from tokenizers import Tokenizer
 
 from engine.config import EngineConfig
-from engine.errors import EngineDead, EngineError, RequestFailed
+from engine.errors import EngineDead, EngineError, EngineOverloaded, RequestFailed
 from engine.messages import (
     Abort,
     AdapterChange,
@@ -65,6 +65,12 @@ class EngineClient(Supervisor):
             raise EngineError(f"{file} is missing: the server needs the model's fast tokenizer")
         self.tokenizer: Tokenizer = Tokenizer.from_file(str(file))
         await super().start()
+
+    def check_room(self, count: int) -> None:
+        """Raises EngineOverloaded where so many requests more could not all run or wait."""
+        waiting = len(self._queues) - self.config.max_num_seqs
+        if waiting + count > self.config.max_waiting:
+            raise EngineOverloaded(f"{max(waiting, 0)} requests are waiting already")
 
     async def generate(self, request: Request) -> AsyncIterator[RequestOutput]:
         """Outputs of a request as they come, with text; leaving early aborts it.

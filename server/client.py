@@ -41,6 +41,10 @@ class Client(Protocol):
         """End the engine; running requests get EngineStopped."""
         ...
 
+    def check_room(self, count: int) -> None:
+        """Raises EngineOverloaded where so many requests more could not all run or wait."""
+        ...
+
     async def load_adapter(self, name: str, folder: str) -> None:
         """Load an adapter; raises AdapterNameTaken, NoFreeSlot, AdapterRefused or EngineDead."""
         ...

@@ -52,10 +52,14 @@ class Serving:
         """How the model writes reasoning and calls; known once the client has started."""
         return Formats.of(self.config, self.template, self.client.tokenizer)
 
-    def check_ready(self) -> None:
-        """Raises the 503 of a server whose engine is starting or has gone."""
+    def check_ready(self, num_choices: int = 0) -> None:
+        """Before any work for so many choices.
+
+        Raises the 503 of a server whose engine is starting or has gone, or EngineOverloaded.
+        """
         if not self.client.is_ready:
             raise unavailable("The engine is not ready.")
+        self.client.check_room(num_choices)
 
     def adapter_for(self, model: str) -> str | None:
         """The adapter a request's `model` selects; None is the engine's default.

@@ -27,6 +27,7 @@ from engine.errors import (
     EngineError,
     EngineOverloaded,
     NoFreeSlot,
+    RequestFailed,
     UnsupportedModel,
 )
 from engine.messages import (
@@ -313,6 +314,32 @@ async def test_a_refusal_reaches_the_request_it_is_for(
     assert [one.text for one in await streams[1]] == ["fine"]
     await client.stop()
     assert fake.received.empty(), "what was refused needs no abort"
+
+
+async def test_room_is_what_runs_and_what_may_wait(client: EngineClient, fake: FakeEngine) -> None:
+    client.config = replace(client.config, max_num_seqs=2, max_waiting=3)
+    streams = [asyncio.create_task(collect(client.generate(request(name)))) for name in "ab"]
+    for _ in streams:
+        await fake.hears()
+    client.check_room(3)
+    with pytest.raises(EngineOverloaded):
+        client.check_room(4)
+    for name in "ab":
+        fake.say(output(name, "x", finish=FinishReason.LENGTH))
+    await asyncio.gather(*streams)
+    client.check_room(5)
+
+
+async def test_what_cannot_be_computed_is_told_and_not_aborted(
+    client: EngineClient, fake: FakeEngine
+) -> None:
+    stream = asyncio.create_task(collect(client.generate(request("a"))))
+    await fake.hears()
+    fake.say(RequestOutput("a", [], finish_reason=FinishReason.ABORT, error="it is cursed"))
+    with pytest.raises(RequestFailed, match="it is cursed"):
+        await stream
+    await client.stop()
+    assert fake.received.empty()
 
 
 async def test_a_stop_string_ends_the_answer_and_aborts_the_rest(
