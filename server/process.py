@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import os
 import signal
-import sys
 from collections.abc import Callable, Iterator
 from types import FrameType
 
@@ -21,6 +21,8 @@ from engine.client import EngineClient
 from engine.errors import EngineDead, EngineError
 from server.app import create_app
 from server.config import ServerConfig
+
+log = logging.getLogger("bita.server")
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
@@ -110,7 +112,7 @@ def _on_first_signal(stop: Callable[[], object], kill: Callable[[], None]) -> Ca
             loop.remove_signal_handler(each)
             # Not the loop's: it may be what hangs.
             signal.signal(each, end)
-        print("bita: stopping; once more ends it at once", file=sys.stderr)
+        log.info("stopping: running requests may end; one more signal ends it at once")
         stop()
 
     for each in SIGNALS:
