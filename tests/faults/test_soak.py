@@ -43,7 +43,8 @@ async def http(server: Served):  # type: ignore[no-untyped-def]
 
 
 def body(rng: random.Random, **fields: object) -> dict[str, object]:
-    prompt = "".join(rng.choice("abcdefgh ") for _ in range(rng.randint(1, 200)))
+    # Few prompts: the tokenizer keeps up to 10,000 words, which these are to it, 4 KB each.
+    prompt = "abcdefgh "[: rng.randint(1, 9)] * rng.randint(1, 20)
     return {"model": "m", "prompt": prompt, "max_tokens": 16, "ignore_eos": True, **fields}
 
 
@@ -132,7 +133,7 @@ async def test_nothing_is_kept_of_thousands_of_requests(
     first, last = held[1], held[-1]
     assert abs(last.files - first.files) <= 5 + ROOM  # kept-alive connections come and go
     assert abs(last.threads - first.threads) <= 2
-    assert last.memory - first.memory < 10
+    assert last.memory - first.memory < 5
 
 
 async def test_four_times_what_fits_is_answered_or_told_to_come_back(
