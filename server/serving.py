@@ -15,6 +15,7 @@ from server.client import Client
 from server.config import ServerConfig
 from server.errors import model_not_found, unavailable
 from server.formats import Formats
+from server.intake import Intake
 from server.logprobs import TokenTexts
 from server.metrics import Metrics
 from server.prompt_log import PromptLog
@@ -34,6 +35,7 @@ class Serving:
     metrics: Metrics
     template: ChatTemplate | None
     prompt_log: PromptLog
+    intake: Intake
     tracer: Tracer | None = None
     started: int = field(default_factory=lambda: int(time.time()))
 
@@ -43,13 +45,15 @@ class Serving:
 
         Raises EngineError where spans are wanted that nothing here can send.
         """
+        intake = Intake(config.max_concurrent_requests)
         template = ChatTemplate.load(Path(config.engine.model), config.chat_template)
         return cls(
             config,
             client,
-            Metrics(config, client),
+            Metrics(config, client, intake),
             template,
             PromptLog(config.prompt_log),
+            intake,
             tracer(config.otlp_traces_endpoint),
         )
 
@@ -63,10 +67,14 @@ class Serving:
         """How the model writes reasoning and calls; known once the client has started."""
         return Formats.of(self.config, self.template, self.client.tokenizer)
 
-    def check_ready(self) -> None:
-        """Raises the 503 of a server whose engine is starting or has gone."""
+    def check_ready(self, num_choices: int = 0) -> None:
+        """Before any work for so many choices.
+
+        Raises the 503 of a server whose engine is starting or has gone, or EngineOverloaded.
+        """
         if not self.client.is_ready:
             raise unavailable("The engine is not ready.")
+        self.client.check_room(num_choices)
 
     def adapter_for(self, model: str) -> str | None:
         """The adapter a request's `model` selects; None is the engine's default.

@@ -11,6 +11,7 @@ from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 
 from server.client import Client
 from server.config import ServerConfig
+from server.intake import Intake
 from server.metrics.engine import EngineCollector
 from server.metrics.requests import GenerationMetrics, HttpMetrics
 from server.metrics.series import Registered
@@ -21,13 +22,13 @@ CONTENT_TYPE = CONTENT_TYPE_LATEST
 class Metrics:
     """All series of one server, in a registry of its own, present from the start."""
 
-    def __init__(self, config: ServerConfig, client: Client) -> None:
+    def __init__(self, config: ServerConfig, client: Client, intake: Intake) -> None:
         model_name = config.model_names[0]
         self._registry = CollectorRegistry()
         make = Registered(self._registry, model_name)
         self.http = HttpMetrics(make, model_name)
         self.generation = GenerationMetrics(make, model_name)
-        self._registry.register(EngineCollector(config, client))
+        self._registry.register(EngineCollector(config, client, intake))
 
     def totals(self) -> dict[str, float]:
         """Series that have no label but the model's, by name."""

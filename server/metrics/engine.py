@@ -13,6 +13,7 @@ from engine.stats import AdapterStats, EngineStats, SpecDecodingStats
 from server import health
 from server.client import Client
 from server.config import ServerConfig
+from server.intake import Intake
 from server.metrics.series import Scraped
 
 MAX_ACCEPTANCE_LENGTH = 16
@@ -23,8 +24,8 @@ NO_ADAPTER = "(none)"
 class EngineCollector(Collector):
     """Series of one client's engine."""
 
-    def __init__(self, config: ServerConfig, client: Client) -> None:
-        self._config, self._client = config, client
+    def __init__(self, config: ServerConfig, client: Client, intake: Intake) -> None:
+        self._config, self._client, self._intake = config, client, intake
         self._make = Scraped(config.model_names[0])
 
     def describe(self) -> Iterable[Metric]:
@@ -43,7 +44,7 @@ class EngineCollector(Collector):
 
     def _state(self) -> Iterator[Metric]:
         make, client, info = self._make, self._client, self._client.info
-        ready = health.check(client, self._config.stall_seconds).ready
+        ready = health.check(client, self._intake).ready
         yield make.gauge("bita_engine_ready", "Whether requests are served.", ready)
         if client.is_ready:  # while it starts there is nothing that could stall
             age = client.heartbeat_age

@@ -12,6 +12,7 @@ import yaml
 
 from deploy.grafana.dashboard import DATASOURCES, FOLDER, Dashboard
 from engine.stats import AdapterStats, EngineStats
+from server.intake import Intake
 from server.metrics import Metrics
 from tests.server.stub import StubClient, server_config
 
@@ -37,7 +38,7 @@ def alerts() -> list[dict[str, Any]]:
 def exposed() -> set[str]:
     """Names of all samples of /metrics."""
     client = StubClient(stats=EngineStats(adapters={"quick": AdapterStats()}))
-    text = Metrics(server_config(ROOT / "model"), client).exposition().decode()
+    text = Metrics(server_config(ROOT / "model"), client, Intake(1)).exposition().decode()
     return set(re.findall(r"^([^\s#{]+)\{", text, re.MULTILINE))
 
 
