@@ -124,7 +124,9 @@ async def test_what_does_not_end_in_time_is_told_so(
         for stream in streams:
             *_, error, done, _ = stream.text.split("\n\n")
             assert done == "data: [DONE]"
-            assert json.loads(error.removeprefix("data: "))["error"] == {
+            told = json.loads(error.removeprefix("data: "))["error"]
+            assert told.pop("request_id") == stream.headers["x-request-id"]
+            assert told == {
                 "message": "The server is shutting down.",
                 "type": "server_error",
                 "param": None,
