@@ -16,7 +16,8 @@ from engine.config import EngineConfig, ModelInfo
 from engine.engine import Engine
 from engine.errors import AdapterRefused, EngineError
 from engine.model.facts import model_facts
-from engine.model.loader import LoadedModel, fingerprint, load_model
+from engine.model.loaded import LoadedModel
+from engine.model.loader import fingerprint, load_model
 
 log = logging.getLogger("bita.engine")
 

@@ -18,7 +18,7 @@ from engine.attention.interface import NAME
 from engine.config import EngineConfig
 from engine.engine import Engine
 from engine.model.facts import model_facts
-from engine.model.loader import LoadedModel
+from engine.model.loaded import LoadedModel
 from engine.model.runner import Route
 from engine.model.selftest import VOCAB, shrink
 from engine.request import Request, RequestOutput, SamplingParams
