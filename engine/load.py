@@ -15,6 +15,7 @@ from engine.adapter_registry import PreparedAdapter
 from engine.config import EngineConfig, ModelInfo
 from engine.engine import Engine
 from engine.errors import AdapterRefused, EngineError
+from engine.model.build import Build, build_runner
 from engine.model.facts import model_facts
 from engine.model.loaded import LoadedModel
 from engine.model.loader import fingerprint, load_model
@@ -29,9 +30,7 @@ def load_engine(config: EngineConfig, skip_bad_adapters: bool = False) -> Engine
     Raises UnsupportedModel, or EngineError where an adapter does not fit the model.
     """
     transformers_logging.disable_progress_bar()
-    if config.num_threads:
-        torch.set_num_threads(config.num_threads)
-    loaded = load_model(config.model, config.device, config.dtype)
+    loaded, build = _load_model(config)
     adapters: dict[str, BitaAdapter] = {}
     for name, folder in config.adapters.items():
         try:
@@ -41,9 +40,21 @@ def load_engine(config: EngineConfig, skip_bad_adapters: bool = False) -> Engine
                 raise EngineError(str(error)) from error
             log.error("the adapter %s is left out: %s", name, error)
     try:
-        return Engine(config, loaded, adapters)
+        return Engine(config, loaded, adapters, build)
     except ValueError as error:
         raise EngineError(str(error)) from error
+
+
+def _load_model(config: EngineConfig) -> tuple[LoadedModel, Build]:
+    """The model, and how a runner of it is made."""
+    if config.num_threads:
+        torch.set_num_threads(config.num_threads)
+    if config.tensor_parallel_size > 1:
+        # Only here, since most engines have one rank and need none of it.
+        from engine.parallel.leader import load_sharded
+
+        return load_sharded(config)
+    return load_model(config.model, config.device, config.dtype), build_runner
 
 
 def prepare_adapter(engine: Engine, folder: str) -> PreparedAdapter:
@@ -83,6 +94,8 @@ def model_info(engine: Engine) -> ModelInfo:
     """What the engine says of itself when it is ready."""
     loaded, config = engine.loaded, engine.config
     dtype = str(loaded.dtype).removeprefix("torch.")
+    # Sums of several ranks are rounded otherwise.
+    ranks = [f"{loaded.ranks} ranks"] if loaded.ranks > 1 else []
     return ModelInfo(
         model=config.model,
         architecture=loaded.architecture,
@@ -95,7 +108,7 @@ def model_info(engine: Engine) -> ModelInfo:
         route=loaded.route.value,
         num_blocks=engine.runner.storage.num_blocks,
         block_size=config.block_size,
-        fingerprint=fingerprint(config.model, dtype, package_version()),
+        fingerprint=fingerprint(config.model, dtype, package_version(), *ranks),
     )
 
 

@@ -17,6 +17,7 @@ from adapters.successor import Successor
 from engine.attention.interface import NAME
 from engine.config import EngineConfig
 from engine.engine import Engine
+from engine.model.build import Build, build_runner
 from engine.model.facts import model_facts
 from engine.model.loaded import LoadedModel
 from engine.model.runner import Route
@@ -103,11 +104,14 @@ def random_adapter(
 
 
 def engine(
-    loaded: LoadedModel, adapters: Mapping[str, BitaAdapter] | None = None, **config: Any
+    loaded: LoadedModel,
+    adapters: Mapping[str, BitaAdapter] | None = None,
+    build: Build = build_runner,
+    **config: Any,
 ) -> Engine:
     """An engine with small blocks, so that tests cross block borders often.
 
-    With the tree "auto" its rows cost what `COST` says, on every machine.
+    build: how its runner is made. With the tree "auto" its rows cost what `COST` says, on every machine.
     """
     defaults: dict[str, Any] = {
         "model": "tiny",
@@ -117,7 +121,7 @@ def engine(
         "kv_cache_memory": 1 << 24,
     }
     with mock.patch("engine.engine.step_cost", return_value=COST):
-        return Engine(EngineConfig(**{**defaults, **config}), loaded, adapters or {})
+        return Engine(EngineConfig(**{**defaults, **config}), loaded, adapters or {}, build)
 
 
 def prompts(count: int, seed: int = 0, longest: int = 40) -> list[list[int]]:

@@ -129,7 +129,7 @@ def serves_exactly(tiny: Any, route: Route) -> bool:
     return decodes_exactly(trial, build_runner(trial.loaded, SIZES, "sdpa"))
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def random_trial(tiny: Any, route: Route) -> Trial:
     """A random model of a configuration; the same one in every process."""
     with torch.random.fork_rng(devices=[]):
