@@ -111,7 +111,8 @@ def engine(
 ) -> Engine:
     """An engine with small blocks, so that tests cross block borders often.
 
-    build: how its runner is made. With the tree "auto" its rows cost what `COST` says, on every machine.
+    build: how its runner is made. With the tree "auto" its rows cost what `COST` says, on every
+    machine.
     """
     defaults: dict[str, Any] = {
         "model": "tiny",

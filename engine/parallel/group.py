@@ -72,8 +72,11 @@ class Workers:
         send(self._connections, op, numbers)
 
     def close(self) -> None:
-        """End the workers, and wait until they are gone."""
+        """End the workers, and wait until they are gone; once is enough."""
+        if self._closing.is_set():
+            return
         self._closing.set()
+        self._meeting.close()
         for connection in self._connections:
             # Closing alone would not be noticed while `_watch` waits on it.
             connection.shutdown(socket.SHUT_RDWR)
@@ -127,7 +130,7 @@ def join(
     """
     name = next(name for _, name in socket.if_nameindex() if name.startswith("lo"))
     os.environ |= {"GLOO_SOCKET_IFNAME": name, "NCCL_SOCKET_IFNAME": name}
-    store = distributed.TCPStore(
+    store = distributed.TCPStore(  # type: ignore[attr-defined]
         LOOPBACK,
         port,
         ranks,

@@ -8,7 +8,6 @@ from typing import Any
 
 import torch
 from torch import distributed, nn
-from torch.distributed.tensor import DTensor
 from transformers.distributed import DistributedConfig
 
 from engine.attention.interface import NAME
@@ -26,6 +25,7 @@ from engine.model.memory import free_memory
 from engine.model.runner import Route
 from engine.model.selftest import Trial, random_trial, shrink
 from engine.parallel.plan import kv_heads_of
+from engine.parallel.vocabulary import shorten, unwrap
 
 
 def load_shard(config: EngineConfig, rank: int, device: torch.device) -> LoadedModel:
@@ -38,7 +38,7 @@ def load_shard(config: EngineConfig, rank: int, device: torch.device) -> LoadedM
     whole = read_config(folder)
     text = whole.get_text_config()
     model = read_weights(folder, precision, NAME, distributed_config=_shared(ranks))
-    _unwrap(model)
+    _plain(model)
     if device.type == "cpu" and precision is torch.float32:
         lay_out_weights(model)
     return LoadedModel(
@@ -69,7 +69,7 @@ def shard_of_trial(config: EngineConfig, rank: int, device: torch.device) -> Tri
         attn_implementation=NAME,
         distributed_config=_shared(ranks),
     )
-    _unwrap(model.requires_grad_(False).eval())
+    _plain(model.requires_grad_(False).eval())
     heads = kv_heads_of(tiny, rank, ranks)
     return replace(
         trial,
@@ -81,17 +81,15 @@ def _shared(ranks: int) -> DistributedConfig:
     return DistributedConfig(tp_plan="auto", tp_size=ranks)
 
 
-def _unwrap(model: Any) -> None:
+def _plain(model: Any) -> None:
     """Linear layers keep their shards as plain tensors, which is what they multiply with anyway.
 
     transformers would unwrap them anew in every forward, some microseconds a layer.
     """
+    shorten(model)
     for module in model.modules():
         if type(module) is nn.Linear:
-            for name, parameter in list(module.named_parameters(recurse=False)):
-                if isinstance(parameter, DTensor):
-                    own = nn.Parameter(parameter.to_local(), requires_grad=False)
-                    module.register_parameter(name, own)
+            unwrap(module)
 
 
 def _least_free(device: torch.device) -> int:

@@ -106,9 +106,7 @@ def pack_step(batch: ForwardBatch, source: Sequence[int], target: Sequence[int])
 def unpack_step(numbers: Numbers) -> tuple[ForwardBatch, list[int], list[int]]:
     """The forward that was packed, and the source and target of its commit."""
     cuts = np.cumsum(numbers[:NUM_ARRAYS])
-    slots, ids, positions, scratch, *masks, facts, loose = np.split(
-        numbers[NUM_ARRAYS:], cuts[:-1]
-    )
+    slots, ids, positions, scratch, *masks, facts, loose = np.split(numbers[NUM_ARRAYS:], cuts[:-1])
     mask_rows, mask_slots, logit_rows = masks
     segments = []
     rest = iter(loose.tolist())
@@ -122,9 +120,7 @@ def unpack_step(numbers: Numbers) -> tuple[ForwardBatch, list[int], list[int]]:
         ]
         layout = RowLayout(positions_in_tree, words, num_nodes) if words else None
         segments.append(
-            Segment(
-                start, num_rows, num_causal, num_past, layout, blocks, scratch_block, adapter
-            )
+            Segment(start, num_rows, num_causal, num_past, layout, blocks, scratch_block, adapter)
         )
     batch = ForwardBatch(ids, positions, mask_rows, mask_slots, logit_rows, scratch, segments)
     source, target = slots.reshape(2, -1).tolist()
