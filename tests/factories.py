@@ -33,21 +33,21 @@ MASK = ["Falcon", "GPTJ"]
 COST = StepCostModel((1, 64, 256), (1.0, 1.5, 6.0))
 
 
-def tiny_config(architecture: str) -> Any:
-    """A shrunk default configuration, for instance of "Llama"."""
+def tiny_config(architecture: str, ranks: int = 1) -> Any:
+    """A shrunk default configuration, for instance of "Llama", that so many ranks can share."""
     config = getattr(transformers, f"{architecture}Config")()
     if architecture in ("Llama", "Mistral", "Qwen2", "Phi3"):
         config.num_key_value_heads = config.num_attention_heads // 2
     if architecture == "Mistral":
         config.sliding_window = 12
-    return shrink(config)
+    return shrink(config, ranks)
 
 
-def tiny_model(architecture: str, seed: int = 0) -> Any:
-    """A random model in float32 whose tokens vary."""
+def tiny_model(architecture: str, seed: int = 0, ranks: int = 1) -> Any:
+    """A random model in float32 whose tokens vary, and that so many ranks can share."""
     torch.manual_seed(seed)
     model = AutoModelForCausalLM.from_config(
-        tiny_config(architecture), attn_implementation="eager", dtype=torch.float32
+        tiny_config(architecture, ranks), attn_implementation="eager", dtype=torch.float32
     ).eval()
     model.requires_grad_(False)
     for name, parameter in model.named_parameters():

@@ -50,7 +50,6 @@ class Workers:
             process = subprocess.Popen(
                 [sys.executable, "-m", WORKER_MODULE, *where, told],
                 pass_fds=[theirs.fileno()],
-                env=os.environ | {"LOCAL_RANK": str(rank)},
             )
             theirs.close()
             self._processes.append(process)
@@ -129,7 +128,8 @@ def join(
     listening: descriptor of a socket that listens at `port`, on rank 0 alone.
     """
     name = next(name for _, name in socket.if_nameindex() if name.startswith("lo"))
-    os.environ |= {"GLOO_SOCKET_IFNAME": name, "NCCL_SOCKET_IFNAME": name}
+    interfaces = {"GLOO_SOCKET_IFNAME": name, "NCCL_SOCKET_IFNAME": name}
+    os.environ |= interfaces | {"LOCAL_RANK": str(rank)}  # by which transformers picks a GPU
     store = distributed.TCPStore(  # type: ignore[attr-defined]
         LOOPBACK,
         port,
