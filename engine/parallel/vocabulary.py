@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from torch import Tensor, distributed, nn
 from torch.distributed.tensor import DTensor, Shard
 from torch.nn import functional
@@ -55,12 +56,9 @@ def _shorten_head(head: nn.Linear) -> None:
 
     def forward(hidden: Tensor) -> Tensor:
         own = functional.linear(hidden, head.weight, head.bias)
-        *shape, width = own.shape
-        rows = own.flatten(0, -2)
-        parts = rows.new_empty(ranks * len(rows), width)
-        distributed.all_gather_into_tensor(parts, rows)
-        by_row = parts.view(ranks, len(rows), width).transpose(0, 1)
-        return by_row.reshape(*shape, ranks * width)
+        parts = [torch.empty_like(own) for _ in range(ranks)]
+        distributed.all_gather(parts, own)
+        return torch.cat(parts, dim=-1)
 
     head.forward = forward  # type: ignore[assignment]
 

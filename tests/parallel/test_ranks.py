@@ -44,7 +44,8 @@ def mixed_requests() -> list[Request]:
 
 def assert_half(own: Any, whole: Any) -> None:
     """Every weight but those of norms is divided."""
-    sizes = {name: parameter.numel() for name, parameter in whole.named_parameters()}
+    named = whole.named_parameters(remove_duplicate=False)  # a tied head by its name, too
+    sizes = {name: parameter.numel() for name, parameter in named}
     for name, parameter in own.named_parameters():
         local = parameter.to_local() if isinstance(parameter, DTensor) else parameter
         assert local.numel() == sizes[name] // (1 if "norm" in name else 2), name
