@@ -16,9 +16,9 @@ from engine.request import Request
 from tests import factories
 from tests.parallel.conftest import Share
 
-BLOCKS = 26
+BLOCKS = 18
 BLOCK = 4
-TOKENS = 16
+TOKENS = 12
 LISTENING, LOOPBACK = "0A", ("0100007F", "00000000000000000000000001000000")
 
 
