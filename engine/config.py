@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from engine.errors import EngineError
 from engine.speculation.sources import NAMES
+
+FIXED_ROWS = 64
+"""Of a deterministic step: what a GPU computes in about the time of one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,8 +23,8 @@ class EngineConfig:
     dtype: "auto" (the fastest the device multiplies well), "float32", "bfloat16", "float16".
     tree: draft tree: "auto" (fitted to the adapter's measured hit rates and the device),
         "comb" (the paper's), "chain", or "fitted:ROWS" (best tree of at most ROWS rows).
-    drafters: sources of drafts that requests use unless they say otherwise, of "bita", "ngram" and
-        "prediction"; a fixed tree is the adapter's alone.
+    drafters: sources of drafts that requests use unless they say otherwise, of "bita", "ngram",
+        "prediction" and "grammar"; a fixed tree is the adapter's alone.
     block_size: tokens a KV block. kv_cache_memory: bytes of KV cache; 0 picks by the device.
     max_num_seqs: sequences in one forward. max_num_batched_tokens: rows in one forward.
     max_model_len: tokens of prompt and completion; 0 takes the model's own.
@@ -32,6 +35,8 @@ class EngineConfig:
     attention: "sdpa" (torch's own) or "triton" (our kernels, which no GPU has run yet).
     tensor_parallel_size: ranks that share the model, each a process with a device of its own;
         memory is per rank, and threads are divided among them.
+    deterministic: compute `FIXED_ROWS` rows in every step, each by itself, so that a request's
+        tokens do not depend, even in 16 bit, on drafts and on what else is served.
     """
 
     model: str
@@ -52,14 +57,18 @@ class EngineConfig:
     compile: bool = False
     attention: str = "sdpa"
     tensor_parallel_size: int = 1
+    deterministic: bool = False
 
     def __post_init__(self) -> None:
         counts = ("block_size", "max_num_seqs", "max_num_batched_tokens", "max_waiting")
         for name in (*counts, "tensor_parallel_size"):
             if getattr(self, name) < 1:
                 raise EngineError(f"{name} must be at least 1, not {getattr(self, name)}")
-        if self.compile and self.tensor_parallel_size > 1:
-            raise EngineError("a model that several ranks share cannot be compiled")
+        if self.tensor_parallel_size > 1:
+            if self.compile:
+                raise EngineError("a model that several ranks share cannot be compiled")
+            if self.deterministic:  # a sum over ranks may depend on its place in the batch
+                raise EngineError("several ranks cannot be deterministic")
         for name in self.drafters:
             if name not in NAMES:
                 raise EngineError(f"drafters are {', '.join(NAMES)}, not {name!r}")
@@ -69,6 +78,16 @@ class EngineConfig:
             raise EngineError(
                 f"max_adapters is {self.max_adapters}, but {len(self.adapters)} adapters are given"
             )
+        if self.deterministic and self.attention != "sdpa":
+            raise EngineError("deterministic steps have an attention of their own: leave it sdpa")
+
+    def with_fixed_rows(self) -> EngineConfig:
+        """The same, with no more rows and sequences in a step than deterministic ones have."""
+        return replace(
+            self,
+            max_num_batched_tokens=FIXED_ROWS,
+            max_num_seqs=min(self.max_num_seqs, FIXED_ROWS),
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,6 +21,7 @@ from engine.errors import RequestError
 from engine.grammar.constraint import Constraint
 from engine.model.build import Build, Sizes, build_runner
 from engine.model.compiled import compile_trunk, warm_up
+from engine.model.invariance import check_invariance
 from engine.model.loaded import LoadedModel
 from engine.model.memory import free_memory
 from engine.model.runner import ModelOutput
@@ -52,6 +53,8 @@ class Engine:
         adapters: Mapping[str, BitaAdapter],
         build: Build = build_runner,
     ) -> None:
+        if config.deterministic:
+            config = config.with_fixed_rows()
         self.config, self.loaded = config, loaded
         self.max_model_len = config.max_model_len or loaded.facts.max_positions
         room = Room.of(config.max_adapters, (a.config for a in adapters.values()))
@@ -66,11 +69,14 @@ class Engine:
             max_masks=room.masks,
             step_rows=config.max_num_batched_tokens,
             max_segments=config.max_num_seqs,
+            fixed_rows=config.max_num_batched_tokens if config.deterministic else 0,
         )
         self.runner = build(loaded, sizes, config.attention)
         if config.compile:
             compile_trunk(loaded.model, loaded.route)
             warm_up(self.runner)
+        if config.deterministic:
+            check_invariance(self.runner, loaded.facts.vocab_size)
         self.adapters = AdapterRegistry(room, self.runner.set_adapter)
         cost = None
         if config.tree == "auto":
@@ -106,6 +112,7 @@ class Engine:
         EngineOverloaded if too many wait.
         """
         adapter, greedy = self._adapter_of(request), request.sampling.greedy
+        constraint = self._constraint_of(request)
         shared = (adapter.greedy if greedy else adapter.sampled) if adapter is not None else None
         sequence = Sequence(
             request=request,
@@ -113,8 +120,8 @@ class Engine:
             adapter=adapter,
             trust=Trust(shared),
             max_tokens=token_limit(request, self.max_model_len, self.loaded.facts.vocab_size),
-            drafters=self.drafting.drafters_of(request),
-            constraint=self._constraint_of(request),
+            drafters=self.drafting.drafters_of(request, constraint),
+            constraint=constraint,
         )
         self.scheduler.add(sequence)
         self.adapters.acquire(sequence.adapter)
@@ -220,7 +227,7 @@ class Engine:
             for start in range(first, end, size):
                 stop = min(start + size, end)
                 row = segment.start + start - segment.num_past
-                logits = self.runner.project(output.hidden[row : row + stop - start])
+                logits = self.runner.score(output.hidden[row : row + stop - start])
                 ahead = sequence.token_ids[start + 1 : stop + 1]
                 sequence.prompt_logprobs += logprobs(logits, ahead, top)
 

@@ -96,6 +96,7 @@ def model_info(engine: Engine) -> ModelInfo:
     dtype = str(loaded.dtype).removeprefix("torch.")
     # Sums of several ranks are rounded otherwise.
     ranks = [f"{loaded.ranks} ranks"] if loaded.ranks > 1 else []
+    steps = "deterministic" if config.deterministic else ""
     return ModelInfo(
         model=config.model,
         architecture=loaded.architecture,
@@ -108,7 +109,7 @@ def model_info(engine: Engine) -> ModelInfo:
         route=loaded.route.value,
         num_blocks=engine.runner.storage.num_blocks,
         block_size=config.block_size,
-        fingerprint=fingerprint(config.model, dtype, package_version(), *ranks),
+        fingerprint=fingerprint(config.model, dtype, steps, package_version(), *ranks),
     )
 
 

@@ -46,6 +46,7 @@ def step_cost(
         "compile": config.compile,
         "attention": config.attention,
         "ranks": loaded.ranks,
+        "deterministic": config.deterministic,
         "max_rows": max_rows,
     }
     key = hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode()).hexdigest()[:16]

@@ -17,7 +17,8 @@ class Sizes:
     """Room in a runner. All numbers, so that other ranks can be told.
 
     num_blocks: KV blocks of block_size tokens. adapter_slots: with up to max_prompts and max_masks
-        each. step_rows, max_segments: rows and sequences of a forward.
+        each. step_rows, max_segments: rows and sequences of a forward. fixed_rows: as
+        `ModelRunner`'s; with them, rows do not depend on each other either.
     """
 
     num_blocks: int
@@ -27,6 +28,7 @@ class Sizes:
     max_masks: int
     step_rows: int
     max_segments: int
+    fixed_rows: int = 0
 
 
 Build: TypeAlias = Callable[[LoadedModel, Sizes, str], ModelRunner]
@@ -41,7 +43,7 @@ def build_runner(
     attention: "sdpa" or "triton". Raises EngineError where that cannot run.
     """
     facts, heads = loaded.facts, loaded.own_kv_heads
-    backend = pick_backend(attention, loaded.device)
+    backend = pick_backend(attention, loaded.device, sizes.fixed_rows > 0)
     storage = KVStorage(
         num_layers=facts.num_layers,
         num_kv_heads=len(heads),
@@ -65,4 +67,5 @@ def build_runner(
         sizes.max_masks,
         backend,
         heads,
+        sizes.fixed_rows,
     )

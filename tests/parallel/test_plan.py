@@ -106,6 +106,8 @@ def test_every_rank_has_a_gpu_of_its_own() -> None:
 def test_settings_that_ranks_cannot_share() -> None:
     with pytest.raises(EngineError, match="cannot be compiled"):
         config(compile=True)
+    with pytest.raises(EngineError, match="cannot be deterministic"):
+        config(deterministic=True)
     with pytest.raises(EngineError, match="tensor_parallel_size must be at least 1"):
         config(tensor_parallel_size=0)
     with pytest.raises(EngineError, match="process of its own"):
