@@ -50,6 +50,8 @@ class EngineClient(Supervisor):
         in_process: bool = False,
         watchdog_timeout: float = WATCHDOG_TIMEOUT,
     ) -> None:
+        if in_process and config.tensor_parallel_size > 1:
+            raise EngineError("an engine of several ranks takes a process of its own")
         super().__init__(config, in_process, watchdog_timeout)
         self.stats = EngineStats()
         self._queues: dict[str, asyncio.Queue[RequestOutput | EngineError]] = {}
