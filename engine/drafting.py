@@ -89,7 +89,9 @@ class Drafting:
             sequence.draft = None
             masks, node = item.tree.topology.masks, acceptance.last_node
             size = masks[node] if sequence.adapter is not None else 0
-            chains = sequence.chains()
+            chains: list[Chain] = []
+            with sequence.blamed():
+                chains = sequence.chains()
             if size or chains:
                 first = segment.mask_row(masks, node)
                 hidden = output.hidden[first : first + size]
@@ -112,7 +114,8 @@ class Drafting:
             trees = planner.draft(ranker, chains_of, len(scheduled))
             for (sequence, *_), tree in zip(parts, trees, strict=True):
                 constraint = sequence.constraint
-                sequence.draft = tree if constraint is None else constraint.prune(tree)
+                with sequence.blamed():
+                    sequence.draft = tree if constraint is None else constraint.prune(tree)
 
     def weigh(
         self,

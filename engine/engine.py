@@ -14,7 +14,7 @@ from engine.adapter_registry import AdapterRegistry, LoadedAdapter, PreparedAdap
 from engine.admission import token_limit
 from engine.batch import ForwardBatch, RowKind, SegmentPlan
 from engine.cache.block_pool import BlockPool
-from engine.choosing import verify
+from engine.choosing import NOT_FINITE, verify
 from engine.config import EngineConfig
 from engine.drafting import Drafting
 from engine.errors import RequestError
@@ -154,7 +154,11 @@ class Engine:
         return self.scheduler.has_work
 
     def step(self) -> list[RequestOutput]:
-        """Run one forward for everything that is scheduled; new tokens by request."""
+        """Run one forward for everything that is scheduled; new tokens by request.
+
+        What goes wrong for one request alone ends that one, with an output that says so. What goes
+        wrong in the forward is raised; the state of all requests is unknown then.
+        """
         clock = PhaseClock(self._stats.step_seconds)
         scheduled = self.scheduler.schedule()
         if not scheduled:
@@ -166,8 +170,11 @@ class Engine:
         clock.ended("forward")
         self._report_prompts(scheduled, batch, output)
         accepted = verify(scheduled, output.logits, self.loaded.eos_token_ids)
+        all_finite = self._all_finite(scheduled, batch, output, accepted)
         clock.ended("verify")
         self._commit(scheduled, batch, accepted)
+        if not all_finite:
+            self.runner.clean_step_buffer()
         clock.ended("commit")
         outputs = self._emit(scheduled, output, accepted)
         clock.ended("emit")
@@ -227,9 +234,30 @@ class Engine:
             for start in range(first, end, size):
                 stop = min(start + size, end)
                 row = segment.start + start - segment.num_past
-                logits = self.runner.score(output.hidden[row : row + stop - start])
-                ahead = sequence.token_ids[start + 1 : stop + 1]
-                sequence.prompt_logprobs += logprobs(logits, ahead, top)
+                with sequence.blamed():
+                    logits = self.runner.score(output.hidden[row : row + stop - start])
+                    ahead = sequence.token_ids[start + 1 : stop + 1]
+                    sequence.prompt_logprobs += logprobs(logits, ahead, top)
+
+    def _all_finite(
+        self,
+        scheduled: list[Scheduled],
+        batch: ForwardBatch,
+        output: ModelOutput,
+        accepted: list[Acceptance | None],
+    ) -> bool:
+        """Whether all rows are finite numbers; whoever needs one that is not has failed."""
+        finite = output.hidden.isfinite().all(dim=-1)
+        if finite.all():
+            return True
+        sound = finite.tolist()
+        for item, segment, acceptance in zip(scheduled, batch.segments, accepted, strict=True):
+            rows = list(range(segment.start, segment.root))
+            if acceptance is not None:
+                rows += [segment.root, *(segment.root + node for node in acceptance.path)]
+            if not all(sound[row] for row in rows):
+                item.sequence.failure = NOT_FINITE
+        return False
 
     def _commit(
         self, scheduled: list[Scheduled], batch: ForwardBatch, accepted: list[Acceptance | None]
@@ -239,6 +267,8 @@ class Engine:
         target: list[int] = []
         size = self.config.block_size
         for item, segment, acceptance in zip(scheduled, batch.segments, accepted, strict=True):
+            if item.sequence.failure is not None:
+                continue
             rows = list(range(segment.start, segment.root))
             if acceptance is not None:
                 rows += [segment.root, *(segment.root + node for node in acceptance.path)]
@@ -250,57 +280,74 @@ class Engine:
     def _emit(
         self, scheduled: list[Scheduled], output: ModelOutput, accepted: list[Acceptance | None]
     ) -> list[RequestOutput]:
-        """Append the accepted tokens, end what has ended, and say what is new."""
+        """Append the accepted tokens, end what has ended or failed, and say what is new."""
         outputs = []
         first = 0
         for item, acceptance in zip(scheduled, accepted, strict=True):
-            sequence = item.sequence
-            if acceptance is None or item.tree is None:
-                self.scheduler.committed(sequence, item.num_causal)
-                continue
-            tokens = self._until_end(sequence, acceptance.tokens(item.tree))
-            if sequence.constraint is not None:
-                tokens = self._as_constrained(sequence, sequence.constraint, tokens)
-            if item.tree.reached:
-                sequence.trust.observe(item.tree, acceptance.path)
-            decoding = sequence.num_generated > 0
-            wanted = sequence.request.sampling.prompt_logprobs is not None and not decoding
-            sequence.append(tokens)
-            self.scheduler.committed(
-                sequence, item.num_causal + 1 + min(len(acceptance.path), len(tokens))
-            )
-            if decoding:
-                sources = item.tree.sources
-                hits = [sources[node] for node in acceptance.path[: len(tokens) - 1]]
-                sequence.receipt.add(item.tree.num_drafts, len(hits))
-                self._stats.speculation.add(sources[1:], hits)
-            report = None
-            if sequence.request.sampling.logprobs is not None:
-                rows = [first, *(first + node for node in acceptance.path)][: len(tokens)]
-                report = logprobs(output.logits[rows], tokens, sequence.request.sampling.logprobs)
-            first += len(item.tree.token_ids)
-            traced = None
-            if sequence.request.trace:
-                drafted = [item.tree.sources[node] for node in acceptance.path]
-                traced = [*drafted, 0][: len(tokens)]
-            outputs.append(
-                RequestOutput(
-                    request_id=sequence.request.request_id,
-                    token_ids=tokens,
-                    logprobs=report,
-                    sources=traced,
-                    prompt_logprobs=sequence.prompt_logprobs if wanted else None,
-                    finish_reason=sequence.finish_reason,
-                    stop_reason=sequence.stop_reason,
-                    num_prompt_tokens=sequence.num_prompt_tokens,
-                    num_cached_tokens=sequence.num_cached_tokens,
-                    num_generated_tokens=sequence.num_generated,
-                    speculation=sequence.receipt,
-                )
-            )
+            sequence, last = item.sequence, first + item.num_nodes
+            new: RequestOutput | None = None
+            if sequence.failure is None:
+                with sequence.blamed():
+                    new = self._advance(item, acceptance, output.logits[first:last])
+            first = last
+            if sequence.failure is not None:
+                sequence.finish_reason = FinishReason.ABORT
+                name, error = sequence.request.request_id, sequence.failure
+                new = RequestOutput(name, [], finish_reason=FinishReason.ABORT, error=error)
+            if new is not None:
+                outputs.append(new)
             if sequence.finish_reason is not None:
                 self.abort(sequence.request.request_id)
         return outputs
+
+    def _advance(
+        self, item: Scheduled, acceptance: Acceptance | None, logits: torch.Tensor
+    ) -> RequestOutput | None:
+        """What a step brought one sequence; None where its prompt is not finished yet.
+
+        logits: `[its nodes, vocab]`.
+        """
+        sequence = item.sequence
+        if acceptance is None or item.tree is None:
+            self.scheduler.committed(sequence, item.num_causal)
+            return None
+        tokens = self._until_end(sequence, acceptance.tokens(item.tree))
+        if sequence.constraint is not None:
+            tokens = self._as_constrained(sequence, sequence.constraint, tokens)
+        if item.tree.reached:
+            sequence.trust.observe(item.tree, acceptance.path)
+        decoding = sequence.num_generated > 0
+        wanted = sequence.request.sampling.prompt_logprobs is not None and not decoding
+        sequence.append(tokens)
+        self.scheduler.committed(
+            sequence, item.num_causal + 1 + min(len(acceptance.path), len(tokens))
+        )
+        if decoding:
+            sources = item.tree.sources
+            hits = [sources[node] for node in acceptance.path[: len(tokens) - 1]]
+            sequence.receipt.add(item.tree.num_drafts, len(hits))
+            self._stats.speculation.add(sources[1:], hits)
+        report = None
+        if sequence.request.sampling.logprobs is not None:
+            rows = [0, *acceptance.path][: len(tokens)]
+            report = logprobs(logits[rows], tokens, sequence.request.sampling.logprobs)
+        traced = None
+        if sequence.request.trace:
+            drafted = [item.tree.sources[node] for node in acceptance.path]
+            traced = [*drafted, 0][: len(tokens)]
+        return RequestOutput(
+            request_id=sequence.request.request_id,
+            token_ids=tokens,
+            logprobs=report,
+            sources=traced,
+            prompt_logprobs=sequence.prompt_logprobs if wanted else None,
+            finish_reason=sequence.finish_reason,
+            stop_reason=sequence.stop_reason,
+            num_prompt_tokens=sequence.num_prompt_tokens,
+            num_cached_tokens=sequence.num_cached_tokens,
+            num_generated_tokens=sequence.num_generated,
+            speculation=sequence.receipt,
+        )
 
     def _until_end(self, sequence: Sequence, tokens: list[int]) -> list[int]:
         """The tokens up to the one that ends the sequence; sets why it ended."""

@@ -25,7 +25,7 @@ from engine.request import (
 )
 from engine.stats import EngineStats, SpecDecodingStats
 
-VERSION = 6
+VERSION = 7
 HEADER_BYTES = 4
 MAX_BYTES = 1 << 28
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import os
 import queue
 import signal
 import socket
@@ -20,7 +21,7 @@ import sys
 import threading
 import traceback
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import NoReturn, TypeAlias
 
 from engine.adapter_registry import PreparedAdapter
 from engine.engine import Engine
@@ -70,6 +71,8 @@ def serve(connection: socket.socket) -> None:
 
 def _serve(connection: socket.socket) -> None:
     first = _receive(connection)
+    if first is None:
+        return
     if not isinstance(first, Start) or first.version != VERSION:
         raise EngineDead(f"expected Start of version {VERSION}, got {first!r}")
     engine = _load(connection, first)
@@ -158,7 +161,7 @@ def _handle(
 def _add(engine: Engine, connection: socket.socket, request: Request) -> None:
     try:
         engine.add(request)
-    except EngineError as error:
+    except Exception as error:
         connection.sendall(encode(_refusal(request.request_id, error)))
 
 
@@ -226,11 +229,23 @@ def _exactly(connection: socket.socket, count: int) -> bytes:
     return bytes(parts)
 
 
-def main() -> None:
+def main() -> NoReturn:
     """Serve on the inherited socket whose number is the only argument."""
-    # Ctrl-C reaches the whole process group; the server decides when the engine stops.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    serve(socket.socket(fileno=int(sys.argv[1])))
+    # Ctrl-C reaches the whole process group, and systemd's SIGTERM every process of a service; the
+    # server decides when the engine stops.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
+    status = 1
+    try:
+        serve(socket.socket(fileno=int(sys.argv[1])))
+        status = 0
+    except Exception:
+        traceback.print_exc()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    # Not the interpreter's own end: it stops threads that are inside C++ code wherever they are,
+    # which the C++ runtime answers with `terminate` and a core dump.
+    os._exit(status)
 
 
 if __name__ == "__main__":

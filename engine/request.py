@@ -219,6 +219,7 @@ class RequestOutput:
     nobody had drafted. prompt_logprobs: with the first output, where asked for, an entry for every
     token of the prompt but its first.
     stop_reason: the stop string or stop token id that ended it, None for the end-of-sequence token.
+    error: why it was aborted, where computing it went wrong; there is nothing else then.
     num_cached_tokens: prompt tokens whose KV came from the prefix cache.
     """
 
@@ -230,6 +231,7 @@ class RequestOutput:
     prompt_logprobs: list[TokenLogprob] | None = None
     finish_reason: FinishReason | None = None
     stop_reason: str | int | None = None
+    error: str | None = None
     num_prompt_tokens: int = 0
     num_cached_tokens: int = 0
     num_generated_tokens: int = 0

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import logging
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from enum import Enum, auto
 
@@ -14,6 +16,8 @@ from engine.sampling.sampler import Key
 from engine.speculation.drafter import Chain, Drafter
 from engine.speculation.tree import MAX_ROWS, DraftTree
 from engine.speculation.trust import Trust
+
+log = logging.getLogger("bita.engine")
 
 
 class SequenceStatus(Enum):
@@ -38,6 +42,7 @@ class Sequence:
     adapter: the one that drafts, None for none; trust: in what it says of this request.
     drafters: other sources of drafts.
     constraint: where it stands in its grammar, if it has one.
+    failure: why it cannot go on, once it cannot.
     seed: key of the sampling noise.
     """
 
@@ -61,12 +66,22 @@ class Sequence:
     status: SequenceStatus = SequenceStatus.WAITING
     finish_reason: FinishReason | None = None
     stop_reason: int | None = None
+    failure: str | None = None
     receipt: SpecReceipt = field(default_factory=SpecReceipt)
 
     def __post_init__(self) -> None:
         self.token_ids = list(self.request.token_ids)
         self.num_prompt_tokens = len(self.token_ids)
         self.cache_root = root_of(self.request.cache_salt)
+
+    @contextmanager
+    def blamed(self) -> Iterator[None]:
+        """Whatever goes wrong inside is this request's: it fails, and the others go on."""
+        try:
+            yield
+        except Exception:
+            log.exception("request %s failed", self.request.request_id)
+            self.failure = "The server could not compute this request."
 
     @property
     def num_uncomputed(self) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from typing import Protocol
 
@@ -17,13 +18,15 @@ class Client(Protocol):
 
     info, tokenizer: there after `start`; `info.adapters` is what is loaded now.
     stats: the latest counters. is_ready: whether new requests are served.
-    heartbeat_age: seconds since its last sign of life.
+    failed: set once there will be no engine any more. heartbeat_age: seconds since its last sign of
+    life.
     """
 
     info: ModelInfo
     tokenizer: Tokenizer
     stats: EngineStats
     is_ready: bool
+    failed: asyncio.Event
 
     @property
     def heartbeat_age(self) -> float:
@@ -35,7 +38,11 @@ class Client(Protocol):
         ...
 
     async def stop(self) -> None:
-        """End the engine; running requests get EngineDead."""
+        """End the engine; running requests get EngineStopped."""
+        ...
+
+    def check_room(self, count: int) -> None:
+        """Raises EngineOverloaded where so many requests more could not all run or wait."""
         ...
 
     async def load_adapter(self, name: str, folder: str) -> None:
@@ -49,6 +56,6 @@ class Client(Protocol):
     def generate(self, request: Request) -> AsyncIterator[RequestOutput]:
         """An async generator of a request's outputs; closing it early aborts the request.
 
-        Raises RequestError, EngineOverloaded or EngineDead while it is iterated.
+        Raises RequestError, EngineOverloaded, RequestFailed or EngineDead while it is iterated.
         """
         ...

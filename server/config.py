@@ -28,9 +28,9 @@ class ServerConfig:
         AUTO takes them from its template, any other name looks for none.
     max_body_bytes: bytes of a request's body.
     max_concurrent_requests: requests served at once; further ones get 429.
-    drain_seconds: seconds that running requests get to end in after SIGTERM.
+    shutdown_timeout: seconds that running requests get to end in when the server stops.
     keep_alive_seconds: seconds that a stream may be silent before a comment is sent in it.
-    stall_seconds: seconds without a sign of life after which the engine counts as hung.
+    watchdog_timeout: seconds without a sign of life after which the engine counts as hung.
     """
 
     engine: EngineConfig
@@ -46,9 +46,9 @@ class ServerConfig:
     reasoning_parser: str = AUTO
     max_body_bytes: int = 4 * MIB
     max_concurrent_requests: int = 256
-    drain_seconds: int = 30
+    shutdown_timeout: float = 30.0
     keep_alive_seconds: float = 15.0
-    stall_seconds: float = 60.0
+    watchdog_timeout: float = 120.0
 
     @property
     def model_names(self) -> tuple[str, ...]:

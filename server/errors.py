@@ -23,8 +23,10 @@ from engine.errors import (
     ContextLengthExceeded,
     EngineDead,
     EngineOverloaded,
+    EngineStopped,
     NoFreeSlot,
     RequestError,
+    RequestFailed,
     UnknownAdapter,
 )
 from server.wire import json_response
@@ -148,6 +150,10 @@ def as_api_error(error: Exception) -> ApiError:
             return invalid(str(error), error.field)
         case EngineOverloaded():
             return overloaded(str(error), error.retry_after)
+        case RequestFailed():
+            return ApiError(500, str(error), SERVER_ERROR, code="request_failed")
+        case EngineStopped():
+            return unavailable("The server is shutting down.")
         case EngineDead():
             return unavailable("The engine is not available; it is being restarted.")
         case RequestValidationError():
@@ -164,7 +170,7 @@ def install(app: FastAPI) -> None:
     async def handle(_: Request, error: Exception) -> Response:
         return as_api_error(error).response()
 
-    for kind in (ApiError, RequestError, NoFreeSlot, EngineOverloaded, EngineDead):
+    for kind in (ApiError, RequestError, NoFreeSlot, EngineOverloaded, RequestFailed, EngineDead):
         app.add_exception_handler(kind, handle)
     app.add_exception_handler(RequestValidationError, handle)
     app.add_exception_handler(HTTPException, handle)

@@ -15,6 +15,7 @@ from server.client import Client
 from server.config import ServerConfig
 from server.errors import model_not_found, unavailable
 from server.formats import Formats
+from server.intake import Intake
 from server.logprobs import TokenTexts
 from server.metrics import Metrics
 from server.prompt_log import PromptLog
@@ -30,6 +31,7 @@ class Serving:
     metrics: Metrics
     template: ChatTemplate | None
     prompt_log: PromptLog
+    intake: Intake
     started: int = field(default_factory=lambda: int(time.time()))
 
     @classmethod
@@ -37,7 +39,8 @@ class Serving:
         """The parts that belong to `config` and `client`."""
         metrics = Metrics(config.model_names[0], lambda: client.stats)
         template = ChatTemplate.load(Path(config.engine.model), config.chat_template)
-        return cls(config, client, metrics, template, PromptLog(config.prompt_log))
+        intake = Intake(config.max_concurrent_requests)
+        return cls(config, client, metrics, template, PromptLog(config.prompt_log), intake)
 
     @property
     def token_texts(self) -> TokenTexts:
@@ -49,10 +52,14 @@ class Serving:
         """How the model writes reasoning and calls; known once the client has started."""
         return Formats.of(self.config, self.template, self.client.tokenizer)
 
-    def check_ready(self) -> None:
-        """Raises the 503 of a server whose engine is starting or has gone."""
+    def check_ready(self, num_choices: int = 0) -> None:
+        """Before any work for so many choices.
+
+        Raises the 503 of a server whose engine is starting or has gone, or EngineOverloaded.
+        """
         if not self.client.is_ready:
             raise unavailable("The engine is not ready.")
+        self.client.check_room(num_choices)
 
     def adapter_for(self, model: str) -> str | None:
         """The adapter a request's `model` selects; None is the engine's default.

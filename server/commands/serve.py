@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import asyncio
+import math
 import re
-import signal
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING
 
 from server import reasoning
 from server.commands.base import option, repeatable
@@ -255,19 +254,28 @@ def _add_limits(parser: argparse.ArgumentParser) -> None:
     )
     option(
         limits,
-        "--drain-seconds",
-        default=30,
-        type=int,
+        "--shutdown-timeout",
+        default="30",
+        type=seconds,
         metavar="S",
         help="Time running requests get to end in when the server is stopped "
         "(default: %(default)s).",
+    )
+    option(
+        limits,
+        "--watchdog-timeout",
+        default="120",
+        type=seconds,
+        metavar="S",
+        help="Time without a sign of life after which the engine is replaced; every step of the "
+        "model must be over within it (default: %(default)s).",
     )
 
 
 def run(options: argparse.Namespace) -> int:
     """Serve until SIGTERM or Ctrl-C, then let running requests end."""
     from engine.errors import EngineError
-    from server import logging
+    from server import logging, process
     from server.loopback import is_loopback
 
     try:
@@ -275,14 +283,10 @@ def run(options: argparse.Namespace) -> int:
         logging.configure()
         if not config.api_keys and not is_loopback(config.host):
             print(f"bita: {config.host} is open to all: consider --api-key", file=sys.stderr)
-        # uvicorn raises the signal again once it has drained; by then all is done.
-        signal.signal(signal.SIGTERM, _exit)
-        asyncio.run(_serve(config))
+        process.run(config)
     except EngineError as error:
         print(f"bita: {error}", file=sys.stderr)
         return 1
-    except KeyboardInterrupt:
-        return 0
     return 0
 
 
@@ -307,7 +311,8 @@ def config_of(options: argparse.Namespace) -> ServerConfig:
         reasoning_parser=options.reasoning_parser,
         max_body_bytes=options.max_body_size,
         max_concurrent_requests=options.max_concurrent_requests,
-        drain_seconds=options.drain_seconds,
+        shutdown_timeout=options.shutdown_timeout,
+        watchdog_timeout=options.watchdog_timeout,
     )
 
 
@@ -343,6 +348,17 @@ def byte_count(text: str) -> int:
     if match is None or match[2].upper() not in _UNITS:
         raise argparse.ArgumentTypeError(f"{text!r} is no size; write 512MiB or 4GiB")
     return int(float(match[1]) * _UNITS[match[2].upper()])
+
+
+def seconds(text: str) -> float:
+    """A time that is no less than 0."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not 0 <= value < math.inf:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of seconds")
+    return value
 
 
 def drafter_names(text: str) -> tuple[str, ...]:
@@ -392,30 +408,3 @@ def _admin(options: argparse.Namespace) -> tuple[str | None, Path | None]:
     if not Path(folder).is_dir():
         raise EngineError(f"--adapter-dir: there is no folder {folder}")
     return admin_key, Path(folder)
-
-
-async def _serve(config: ServerConfig) -> None:
-    import uvicorn
-
-    from engine.client import EngineClient
-    from server.app import create_app
-
-    app = create_app(config, EngineClient(config.engine))
-    server = uvicorn.Server(
-        uvicorn.Config(
-            app,
-            host=config.host,
-            port=config.port,
-            access_log=False,
-            log_config=None,
-            # Entered here instead: an engine that cannot start is our error, not uvicorn's.
-            lifespan="off",
-            timeout_graceful_shutdown=config.drain_seconds,
-        )
-    )
-    async with app.router.lifespan_context(app):
-        await server.serve()
-
-
-def _exit(*_: object) -> NoReturn:
-    raise SystemExit(0)

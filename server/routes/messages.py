@@ -25,7 +25,7 @@ router = APIRouter(tags=["messages"], route_class=JsonRoute, responses=ANTHROPIC
 @router.post("/v1/messages")
 async def create_message(body: MessagesRequest, request: Request, serving: ServingDep) -> Response:
     """Answer a conversation in Anthropic's form, whole or as a stream of events."""
-    serving.check_ready()
+    serving.check_ready(1)
     note_unknown(request, body)
     with worded(NAMES):
         chat = as_chat(body)

@@ -25,7 +25,7 @@ async def create_response(
     body: ResponsesRequest, request: Request, serving: ServingDep
 ) -> Response:
     """Answer a conversation of items, whole or as a stream of typed events."""
-    serving.check_ready()
+    serving.check_ready(1)
     note_unknown(request, body)
     with worded(NAMES):
         chat = as_chat(body)

@@ -6,13 +6,22 @@ import asyncio
 import json
 import logging
 from collections.abc import AsyncIterator
+from typing import Any
 
 import httpx
 import pytest
 
 from tests.server.conftest import MakeHttp
-from tests.server.stub import StubClient
-from tests.server.wire import CHAT, chat, error_of
+from tests.server.stub import MODEL, StubClient
+from tests.server.wire import (
+    CHAT,
+    COMPLETIONS,
+    MESSAGES,
+    RESPONSES,
+    chat,
+    completion,
+    error_of,
+)
 
 
 async def test_a_request_id_is_returned_or_made(http: httpx.AsyncClient) -> None:
@@ -94,6 +103,36 @@ async def test_a_full_server_tells_to_retry(make_http: MakeHttp, client: StubCli
         await asyncio.gather(hanging, return_exceptions=True)
         client.hang = False
         assert (await http.post(CHAT, json=chat())).status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        (CHAT, chat(n=3)),
+        (CHAT, chat(n=3, stream=True)),
+        (COMPLETIONS, completion(prompt=["a", "b", "c"])),
+        (COMPLETIONS, completion(best_of=3)),
+        (RESPONSES, {"model": MODEL, "input": "Hi"}),
+        (MESSAGES, chat(max_tokens=1)),
+    ],
+)
+async def test_choices_that_find_no_room_are_refused_before_any_work(
+    make_http: MakeHttp,
+    client: StubClient,
+    path: str,
+    body: dict[str, Any],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    client.room = body.get("n", 1) - 1 if path != COMPLETIONS else 2
+    for worker in ("server.chat_plan.prompt_of", "server.prompts.encode"):
+        monkeypatch.setattr(worker, None)
+    async with make_http() as http:
+        refused = await http.post(path, json=body)
+    assert refused.status_code == 429
+    assert refused.headers["retry-after"] == "1"
+    if path != MESSAGES:
+        assert error_of(refused)["code"] == "queue_full"
+    assert not client.requests
 
 
 async def test_a_request_is_one_json_line_without_its_text(

@@ -107,25 +107,27 @@ async def test_the_engines_counters_are_read_when_scraped(
 
 
 @pytest.mark.parametrize(
-    ("is_ready", "age", "expected"),
+    ("is_ready", "failed", "expected"),
     [
-        (True, 0.0, {"/health": 200, "/health/live": 200, "/health/ready": 200}),
-        (False, 0.0, {"/health": 503, "/health/live": 200, "/health/ready": 503}),
-        (True, 61.0, {"/health": 503, "/health/live": 503, "/health/ready": 503}),
+        (True, False, {"/health": 200, "/health/live": 200, "/health/ready": 200}),
+        (False, False, {"/health": 503, "/health/live": 200, "/health/ready": 503}),
+        (False, True, {"/health": 503, "/health/live": 503, "/health/ready": 503}),
     ],
-    ids=["well", "starting", "hung"],
+    ids=["well", "starting", "given up"],
 )
 async def test_health_tells_alive_from_ready(
     http: httpx.AsyncClient,
     client: StubClient,
     is_ready: bool,
-    age: float,
+    failed: bool,
     expected: dict[str, int],
 ) -> None:
-    client.is_ready, client.heartbeat_age = is_ready, age
+    client.is_ready, client.heartbeat_age = is_ready, 7.0
+    if failed:
+        client.failed.set()
     assert {path: (await http.get(path)).status_code for path in expected} == expected
     body = (await http.get("/health")).json()
-    assert (body["live"], body["ready"]) == (age == 0, is_ready and age == 0)
+    assert (body["live"], body["ready"], body["heartbeat_age"]) == (not failed, is_ready, 7.0)
 
 
 async def test_models_are_the_base_and_its_adapters(http: httpx.AsyncClient) -> None:
