@@ -26,8 +26,8 @@ def verify(
     # Before anything waits for the logits: a GPU still computes them.
     masks = [_allowed(item) for item in scheduled]
     likeliest = logits.argmax(dim=-1)
-    finite = logits.gather(1, likeliest[:, None]).isfinite().flatten().tolist()
-    chosen = likeliest.tolist()
+    finite = logits.gather(1, likeliest[:, None]).isfinite().flatten()
+    chosen, sound = torch.stack((likeliest, finite.long())).tolist()
     nodes: list[range] = []
     shaped: list[int] = []
     processed: list[Tensor] = []
@@ -53,7 +53,7 @@ def verify(
         walked = None
         if item.tree is not None:
             walked = walk(item.tree, chosen[rows.start : rows.stop])
-            if not all(finite[rows.start + node] for node in (0, *walked.path)):
+            if not all(sound[rows.start + node] for node in (0, *walked.path)):
                 item.sequence.failure = NOT_FINITE
         accepted.append(walked)
     return accepted

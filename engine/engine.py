@@ -174,7 +174,7 @@ class Engine:
         clock.ended("verify")
         self._commit(scheduled, batch, accepted)
         if not all_finite:
-            self.runner.storage.clean_step_buffer()
+            self.runner.clean_step_buffer()
         clock.ended("commit")
         outputs = self._emit(scheduled, output, accepted)
         clock.ended("emit")

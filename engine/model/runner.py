@@ -123,6 +123,10 @@ class ModelRunner:
         """Copy K/V from slots of the step buffer to slots of the cache."""
         self.storage.commit(source, target)
 
+    def clean_step_buffer(self) -> None:
+        """As `KVStorage.clean_step_buffer`."""
+        self.storage.clean_step_buffer()
+
     @torch.inference_mode()
     def embed(self, token_ids: Tensor) -> Tensor:
         """Embeddings of int64 `[tokens]` as the model's layers take them, `[tokens, hidden]`."""

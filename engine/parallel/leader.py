@@ -52,6 +52,12 @@ class LeadingRunner(ModelRunner):
         super().commit(source, target)
         self._source, self._target = source, target
 
+    def clean_step_buffer(self) -> None:
+        """As `ModelRunner.clean_step_buffer`, behind the commit that workers have not heard of."""
+        self.workers.tell(Op.CLEAN, [*self._source, *self._target])
+        self._source = self._target = ()
+        super().clean_step_buffer()
+
     def embed(self, token_ids: Tensor) -> Tensor:
         """As `ModelRunner.embed`: every rank has a part of the vocabulary."""
         self.workers.tell(Op.EMBED, token_ids.tolist())

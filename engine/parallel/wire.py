@@ -31,7 +31,8 @@ class Op(IntEnum):
 
     BUILD: a runner of `Sizes`. FORWARD: commit and execute (`pack_step`). EMBED: token ids.
     PROJECT: hidden states, broadcast behind, of so many rows and columns. PLACE: an adapter,
-    broadcast behind: slot, prompts, masks. END: the runner is not used any more.
+    broadcast behind: slot, prompts, masks. END: the runner is not used any more. CLEAN: commit,
+    then forget the step buffer: slots of either, equally many.
     """
 
     BUILD = 0
@@ -40,6 +41,7 @@ class Op(IntEnum):
     PROJECT = 3
     PLACE = 4
     END = 5
+    CLEAN = 6
 
 
 def send(connections: Iterable[socket.socket], op: Op, numbers: Sequence[int] | Numbers) -> None:

@@ -63,6 +63,10 @@ def _repeat(runner: ModelRunner, facts: ModelFacts, op: Op, numbers: Numbers) ->
         batch, source, target = unpack_step(numbers)
         runner.commit(source, target)
         runner.execute(batch)
+    elif op is Op.CLEAN:
+        source, target = numbers.reshape(2, -1).tolist()
+        runner.commit(source, target)
+        runner.clean_step_buffer()
     elif op is Op.EMBED:
         runner.embed(torch.from_numpy(numbers).to(runner.device))
     elif op is Op.PROJECT:

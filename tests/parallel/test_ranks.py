@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import pytest
 import torch
@@ -103,6 +104,18 @@ def test_masks_see_the_prompts_of_their_ranks_heads(share: Share) -> None:
         assert len(batch.mask_rows)
         hidden.append(engine.runner.execute(batch).hidden)
     torch.testing.assert_close(*hidden)
+
+
+def test_a_buffer_is_cleaned_behind_the_commit_that_workers_have_not_heard_of(
+    share: Share,
+) -> None:
+    model = factories.tiny_model("Llama")
+    loaded, build = share(model)
+    shared = factories.engine(loaded, build=build)
+    requests = factories.requests(factories.prompts(3), max_tokens=8)
+    expected = factories.run(factories.engine(factories.load(model, "Llama")), requests)
+    with mock.patch.object(shared, "_all_finite", return_value=False):
+        assert factories.run(shared, requests) == expected
 
 
 def test_nothing_listens_beyond_loopback(workers: Workers) -> None:
