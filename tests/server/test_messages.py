@@ -272,7 +272,7 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     (block(type="tool_use", id="c", name="x", input={}), "messages"),
     ({"messages": [{"role": "assistant", "content": "I"}]}, "messages"),
     ({"temperature": 9}, "temperature"),
-    ({"stop_sequences": ["a"] * 9}, "stop_sequences"),
+    ({"stop_sequences": ["a"] * 17}, "stop_sequences"),
     ({"tools": [{"type": "web_search_20250305", "name": "web_search"}]}, "tools.0.type"),
     ({"tools": [{"name": "x"}]}, "tools.0.input_schema"),
     ({"tool_choice": {"type": "auto"}}, "tool_choice"),
