@@ -127,6 +127,12 @@ def message_tools(rng: random.Random) -> Fields:
     return {"tools": shown, "tool_choice": fields, "max_tokens": 48}
 
 
+def message_output(rng: random.Random) -> Fields:
+    """A form of an answer as /v1/messages has it."""
+    form = {"type": "json_schema", "schema": rng.choice(SCHEMAS)}
+    return {"output_config": {"format": form}, "max_tokens": 48}
+
+
 def _schema(rng: random.Random) -> Any:
     """A schema, or its text."""
     schema = rng.choice(SCHEMAS)

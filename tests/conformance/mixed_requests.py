@@ -211,4 +211,6 @@ def _message(rng: random.Random) -> Asked:
     }
     if rng.random() < 0.4:
         body |= constraints.message_tools(rng)
+    elif rng.random() < 0.3:
+        body |= constraints.message_output(rng)
     return MESSAGES, body
