@@ -17,6 +17,7 @@ from server.errors import model_not_found, unavailable
 from server.formats import Formats
 from server.logprobs import TokenTexts
 from server.metrics import Metrics
+from server.prompt_encoder import PromptEncoder
 from server.prompt_log import PromptLog
 from server.schemas.models import Model
 
@@ -39,10 +40,15 @@ class Serving:
         template = ChatTemplate.load(Path(config.engine.model))
         return cls(config, client, metrics, template, PromptLog(config.prompt_log))
 
-    @property
+    @cached_property
     def token_texts(self) -> TokenTexts:
-        """What the model's tokens read as."""
+        """What the model's tokens read as; known once the client has started."""
         return TokenTexts(self.client.tokenizer)
+
+    @cached_property
+    def prompt_encoder(self) -> PromptEncoder:
+        """Of conversations; known once the client has started."""
+        return PromptEncoder(self.client.tokenizer)
 
     @cached_property
     def formats(self) -> Formats:
