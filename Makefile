@@ -62,7 +62,7 @@ test-slow: setup ## the longer suites
 	$(BIN)/python -m pytest -m slow $(ARGS)
 
 # Beside the environment, not in it: litellm wants older versions of what the server is tested with.
-test-clients: setup $(CLIENTS_STAMP) ## langchain, litellm, instructor, openai and curl against a server
+test-clients: setup $(CLIENTS_STAMP) ## langchain, litellm, instructor, lm-eval, openai and curl against a server
 	PYTHONPATH=$(CLIENTS) $(BIN)/python -m pytest -m slow tests/clients $(ARGS)
 
 test-deploy: setup $(DEPLOY_STAMP) ## image, compose, Prometheus, routers and Ray Serve, as far as their tools are here
@@ -89,8 +89,10 @@ $(BENCH_STAMP): $(STAMP)
 	@$(PIP) -e '.[bench]'
 	@touch $(BENCH_STAMP)
 
+# What lm-eval runs transformers with, which would fetch a PyTorch of its own.
 $(CLIENTS_STAMP): tests/clients/requirements.txt | $(STAMP)
 	@$(PIP) --upgrade --target $(CLIENTS) -r tests/clients/requirements.txt
+	@$(PIP) --upgrade --no-deps --target $(CLIENTS) accelerate psutil
 	@touch $(CLIENTS_STAMP)
 
 # Commands alone, each with what it needs: nothing of it is imported by the tests.

@@ -18,6 +18,7 @@ from server.formats import Formats
 from server.intake import Intake
 from server.logprobs import TokenTexts
 from server.metrics import Metrics
+from server.prompt_encoder import PromptEncoder
 from server.prompt_log import PromptLog
 from server.schemas.models import Model
 from server.tracing import Tracer, tracer
@@ -57,10 +58,15 @@ class Serving:
             tracer(config.otlp_traces_endpoint),
         )
 
-    @property
+    @cached_property
     def token_texts(self) -> TokenTexts:
-        """What the model's tokens read as."""
+        """What the model's tokens read as; known once the client has started."""
         return TokenTexts(self.client.tokenizer)
+
+    @cached_property
+    def prompt_encoder(self) -> PromptEncoder:
+        """Of conversations; known once the client has started."""
+        return PromptEncoder(self.client.tokenizer)
 
     @cached_property
     def formats(self) -> Formats:
