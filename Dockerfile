@@ -23,9 +23,10 @@ COPY pyproject.toml ./
 RUN python -c "import tomllib; print(*tomllib.load(open('pyproject.toml', 'rb'))['project']['dependencies'], sep='\n')" > requirements.txt \
     && pip install -r requirements.txt
 
-FROM dependencies AS build
+FROM python:${PYTHON_VERSION}-slim AS build
+WORKDIR /src
 COPY . .
-RUN pip wheel --no-deps --wheel-dir /wheels .
+RUN pip wheel --no-cache-dir --no-deps --wheel-dir /wheels .
 
 FROM python:${PYTHON_VERSION}-slim
 ARG VARIANT=cpu
@@ -40,7 +41,8 @@ RUN case "$VARIANT" in \
     esac
 # The home is the one place that is written to: measured step costs and compiled kernels.
 RUN groupadd --gid 10001 bita \
-    && useradd --uid 10001 --gid 10001 --home-dir /var/cache/bita --create-home bita
+    && useradd --uid 10001 --gid 10001 --home-dir /var/cache/bita --no-create-home bita \
+    && install --directory --owner bita --group bita /var/cache/bita
 COPY --from=dependencies /opt/bita /opt/bita
 ENV PATH=/opt/bita/bin:$PATH \
     PYTHONUNBUFFERED=1 \
