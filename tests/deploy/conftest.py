@@ -22,10 +22,17 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]:
 
 
 @pytest.fixture(scope="session")
-def image(store: Store) -> str:
-    """Our image's name, built by the Dockerfile on a Debian that is called Python's slim image."""
+def base_image(store: Store) -> str:
+    """The name of Python's slim image, under which there is a Debian with its own Python."""
+    name = f"docker.io/library/python:{PYTHON}-slim"
     packages = ("python3", "python3-venv", "python3-pip", "python-is-python3", "ca-certificates")
-    store.debian(f"docker.io/library/python:{PYTHON}-slim", SUITE, *packages)
+    store.debian(name, SUITE, *packages)
+    return name
+
+
+@pytest.fixture(scope="session")
+def image(store: Store, base_image: str) -> str:
+    """Our image's name, built by the Dockerfile."""
     store.build("bita-serve:cpu", PYTHON_VERSION=PYTHON, TORCH=TORCH, REVISION="abc", SOURCE="here")
     return "localhost/bita-serve:cpu"
 

@@ -88,19 +88,21 @@ class Store:
             f"--include={','.join(packages)}",
             suite,
             f"{context}/root.tar",
-            f"deb http://deb.debian.org/debian {suite} main",
         )
         (context / "Dockerfile").write_text(f"FROM scratch\nADD root.tar /\nRUN {then}\n")
         self.run("buildah", "bud", "--tag", name, str(context))
         shutil.rmtree(context)
 
-    def build(self, tag: str, **arguments: str) -> None:
-        """Build our Dockerfile as it is, with this machine's pip settings during the build only."""
+    def build(self, tag: str, *options: str, **arguments: str) -> None:
+        """Build our Dockerfile as it is, with this machine's pip settings during the build only.
+
+        options: of `buildah bud`. arguments: of the build.
+        """
         given = [f"--build-arg={name}={value}" for name, value in arguments.items()]
         mounts = [f"--volume={mount}" for mount in self._pip_mounts()]
         self.run(
             *("buildah", "bud", "--format=docker", "--network=host", "--pull-never"),
-            *(*mounts, *given, "--tag", tag, str(ROOT)),
+            *(*mounts, *options, *given, "--tag", tag, str(ROOT)),
         )
 
     def _pip_mounts(self) -> list[str]:

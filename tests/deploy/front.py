@@ -15,21 +15,27 @@ from tests.served import free_port
 
 CONFIG = Path(__file__).parents[2] / "deploy" / "nginx"
 LISTEN, SERVER = "listen 8080;", "server server:8000 resolve "
+RESOLVER = "resolver 127.0.0.11 "
 START_SECONDS = 10
 
 
-def write_config(folder: Path, port: int, servers: Sequence[str]) -> Path:
+def write_config(
+    folder: Path, port: int, servers: Sequence[str], resolver: str = "127.0.0.11"
+) -> Path:
     """Copy the two files into `folder`, which is made; the name of the first.
 
     port: where nginx listens, on the loopback address. servers: their addresses, HOST:PORT.
+    resolver: whom nginx asks for names.
     """
     main, line = (CONFIG / name for name in ("nginx.conf", "servers.conf"))
     assert LISTEN in main.read_text()
+    assert RESOLVER in main.read_text()
     assert SERVER in line.read_text()
     folder.mkdir()
     folder.chmod(0o755)
     file = folder / main.name
-    file.write_text(main.read_text().replace(LISTEN, f"listen 127.0.0.1:{port};"))
+    text = main.read_text().replace(LISTEN, f"listen 127.0.0.1:{port};")
+    file.write_text(text.replace(RESOLVER, f"resolver {resolver} "))
     own = [line.read_text().replace(SERVER, f"server {address} ") for address in servers]
     (folder / line.name).write_text("".join(own))
     return file

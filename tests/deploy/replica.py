@@ -52,6 +52,9 @@ class _Handler(BaseHTTPRequestHandler):
                 self.send_header(f"asked-{name}", value)
             self.end_headers()
 
+    def do_GET(self) -> None:
+        self.do_POST()
+
     def _stream(self) -> None:
         self.send_response(200)
         self.send_header("content-type", "text/event-stream")
@@ -74,15 +77,14 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 @contextmanager
-def replicas(count: int) -> Iterator[list[Replica]]:
-    """Running ones."""
-    made = [Replica() for _ in range(count)]
-    for replica in made:
+def serving(*replicas: Replica) -> Iterator[None]:
+    """Have them answer, and end with the block."""
+    for replica in replicas:
         threading.Thread(target=replica.serve_forever, args=(0.05,), daemon=True).start()
     try:
-        yield made
+        yield
     finally:
-        for replica in made:
+        for replica in replicas:
             stop(replica)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import subprocess
+import time
 from collections.abc import Iterator
 from dataclasses import fields
 from pathlib import Path
@@ -17,6 +18,8 @@ import yaml
 from server.config import ServerConfig
 from tests.deploy.containers import ROOT, Store
 from tests.deploy.front import CONFIG, wait_for, write_config
+from tests.deploy.names import NameServer
+from tests.deploy.replica import Replica, serving
 from tests.deploy.test_image import LOAD_SECONDS, chat
 from tests.deploy.tools import need
 from tests.served import free_port
@@ -99,7 +102,7 @@ def test_the_front_is_set_up_for_servers_as_they_are_by_default() -> None:
 
 def test_variants_are_built_by_the_dockerfiles_argument() -> None:
     assert "VARIANT" not in SERVICES["server-cpu"]["build"]["args"]
-    assert SERVICES["server-gpu"]["build"]["args"]["VARIANT"] == "cuda"
+    assert SERVICES["server-gpu"]["build"]["args"]["VARIANT"] == "gpu"
     (device,) = SERVICES["server-gpu"]["deploy"]["resources"]["reservations"]["devices"]
     assert device["capabilities"] == ["gpu"]
 
@@ -120,6 +123,39 @@ def test_the_fronts_image_takes_the_configuration_as_it_is(store: Store, nginx_i
         *(f"--user={front['user']}", f"--volume={CONFIG}:/etc/nginx/bita:ro"),
         *(nginx_image, *front["entrypoint"], "-t"),
     )
+
+
+@pytest.mark.deploy
+def test_servers_that_come_and_go_are_found_by_their_name(
+    store: Store, nginx_image: str, tmp_path: Path
+) -> None:
+    front, name, port = SERVICES["front"], "bita-front", free_port()
+    first = Replica()
+    second = Replica("127.0.0.2", first.server_address[1])
+    with serving(first, second), NameServer() as names:
+        names.addresses = ["127.0.0.1"]
+        server = f"server:{first.server_address[1]} resolve"
+        config = write_config(tmp_path / "nginx", port, [server], resolver=names.address)
+        process = subprocess.Popen(
+            [
+                *("podman", "run", "--rm", f"--name={name}", "--read-only", "--tmpfs=/tmp"),
+                *(f"--user={front['user']}", f"--volume={config.parent}:/etc/nginx/bita:ro"),
+                *(nginx_image, *front["entrypoint"]),
+            ],
+            env=store.environment,
+        )
+        try:
+            wait_for(f"http://127.0.0.1:{port}/any")
+            assert not second.asked
+            names.addresses = ["127.0.0.2"]
+            deadline = time.monotonic() + 60
+            while not second.asked and time.monotonic() < deadline:
+                assert httpx.get(f"http://127.0.0.1:{port}/any").status_code == 200
+                time.sleep(0.5)
+            assert second.asked
+        finally:
+            store.run("podman", "stop", name)
+            process.wait()
 
 
 class Up:

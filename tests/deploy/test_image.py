@@ -13,7 +13,7 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.deploy.containers import ROOT, Store
+from tests.deploy.containers import PYTHON, ROOT, Store
 from tests.deploy.front import wait_for
 from tests.deploy.tools import need
 from tests.served import free_port
@@ -52,11 +52,12 @@ def test_the_version_is_the_projects() -> None:
 
 
 def test_no_registry_is_named_but_the_base_images() -> None:
-    assert "://" not in DOCKERFILE
+    assert set(re.findall(r"://([^:/]+)", DOCKERFILE)) == {"127.0.0.1"}
     assert set(instructions("FROM")) == {
         "python:${PYTHON_VERSION}-slim AS dependencies",
         "python:${PYTHON_VERSION}-slim AS build",
-        "python:${PYTHON_VERSION}-slim",
+        "python:${PYTHON_VERSION}-slim AS base",
+        "base",
     }
 
 
@@ -74,6 +75,20 @@ def test_hadolint_finds_nothing() -> None:
     need("hadolint")
     done = subprocess.run(["hadolint", ROOT / "Dockerfile"], capture_output=True, text=True)
     assert (done.returncode, done.stdout) == (0, "")
+
+
+@pytest.mark.deploy
+@pytest.mark.usefixtures("base_image")
+def test_the_gpu_variant_has_a_compiler(store: Store) -> None:
+    store.build("variant", "--target=base", PYTHON_VERSION=PYTHON, VARIANT="gpu")
+    assert "Free Software" in store.run("podman", "run", "--rm", "variant", "g++", "--version")
+
+
+@pytest.mark.deploy
+@pytest.mark.usefixtures("base_image")
+def test_another_variant_is_refused(store: Store) -> None:
+    with pytest.raises(AssertionError, match="VARIANT is cpu or gpu, not tpu"):
+        store.build("variant", "--target=base", PYTHON_VERSION=PYTHON, VARIANT="tpu")
 
 
 @pytest.mark.deploy

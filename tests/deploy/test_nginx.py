@@ -9,7 +9,7 @@ import httpx
 import pytest
 
 from tests.deploy.front import nginx
-from tests.deploy.replica import CHUNKS, Replica, replicas, stop
+from tests.deploy.replica import CHUNKS, Replica, serving, stop
 from tests.deploy.tools import need
 
 pytestmark = pytest.mark.deploy
@@ -20,7 +20,8 @@ CHAT = "/v1/chat/completions"
 @pytest.fixture
 def servers() -> Iterator[list[Replica]]:
     need("nginx")
-    with replicas(2) as made:
+    made = [Replica(), Replica()]
+    with serving(*made):
         yield made
 
 
