@@ -88,7 +88,7 @@ def test_the_gpu_variant_has_a_compiler(store: Store) -> None:
 @pytest.mark.usefixtures("base_image")
 def test_another_variant_is_refused(store: Store) -> None:
     with pytest.raises(AssertionError, match="VARIANT is cpu or gpu, not tpu"):
-        store.build("variant", "--target=base", PYTHON_VERSION=PYTHON, VARIANT="tpu")
+        store.build("refused", "--target=base", PYTHON_VERSION=PYTHON, VARIANT="tpu")
 
 
 @pytest.mark.deploy
