@@ -1,8 +1,9 @@
 """What a grammar costs a step, and what two libraries take for a token's mask.
 
 The step: an answer under a schema against as many tokens of free text after the same prompt,
-decoded plainly so that every step has one row, and the schema's answer once more with speculation.
-Sides take turns within a round; the ratio is that of the steps' median times.
+decoded plainly so that every step has one row, and the schema's answer once more with drafts: of
+what the schema forces alone, of all others, of all. Sides take turns within a round; the ratio is
+that of the steps' median times, the speed that of whole answers.
 
 The libraries (`--libraries`): llguidance, and xgrammar where it is installed, along the same text,
 at the model's vocabulary and at one of up to 128,000 tokens trained on Python's own library; with
@@ -35,6 +36,7 @@ from engine.engine import Engine
 from engine.load import base_shape
 from engine.model.loader import load_model
 from engine.request import JSON_STYLE, Grammar, Request, SamplingParams
+from engine.speculation.sources import NAMES
 from models import DEFAULT_ADAPTER, DEFAULT_MODEL
 
 SCHEMA: dict[str, Any] = {
@@ -88,10 +90,13 @@ def steps(rounds: int, streams: int) -> tuple[report.Table, dict[str, Any]]:
     schema = Grammar("json_schema", json.dumps(SCHEMA), "schema")
     engine.grammars.compile(schema)
 
-    def run(grammar: Grammar | None, speculation: bool, tokens: int) -> tuple[list[float], int]:
+    def run(
+        grammar: Grammar | None, drafters: tuple[str, ...], tokens: int
+    ) -> tuple[list[float], int]:
         params = SamplingParams(temperature=0.0, max_tokens=tokens, ignore_eos=grammar is None)
+        wanted = {name: name in drafters for name in NAMES}
         for i in range(streams):
-            engine.add(Request(str(i), prompt, params, speculation=speculation, grammar=grammar))
+            engine.add(Request(str(i), prompt, params, drafters=wanted, grammar=grammar))
         seconds, count = [], 0
         engine.step()  # the prompts
         while engine.has_work:
@@ -100,32 +105,38 @@ def steps(rounds: int, streams: int) -> tuple[report.Table, dict[str, Any]]:
             seconds.append(time.perf_counter() - started)
         return seconds, count
 
-    tokens = run(schema, False, 200)[1] // streams
-    sides: dict[str, tuple[Grammar | None, bool]] = {
-        "free": (None, False),
-        "schema": (schema, False),
-        "schema, speculating": (schema, True),
+    tokens = run(schema, (), 200)[1] // streams
+    sides: dict[str, tuple[Grammar | None, tuple[str, ...]]] = {
+        "free": (None, ()),
+        "schema": (schema, ()),
+        "schema, what it forces drafted": (schema, ("grammar",)),
+        "schema, others draft": (schema, tuple(name for name in NAMES if name != "grammar")),
+        "schema, all draft": (schema, NAMES),
     }
     times: dict[str, list[float]] = {name: [] for name in sides}
+    wholes: dict[str, list[float]] = {name: [] for name in sides}
     counts: dict[str, int] = {}
     for _ in range(rounds):
-        for name, (grammar, speculation) in sides.items():
-            seconds, counts[name] = run(grammar, speculation, tokens + 1)
+        for name, (grammar, drafters) in sides.items():
+            seconds, counts[name] = run(grammar, drafters, tokens + 1)
             times[name] += seconds
+            wholes[name].append(sum(seconds))
     table = report.Table(
-        f"a step of {streams} answers, {tokens} tokens each", ("side", "ms/step", "tokens/step")
+        f"a step of {streams} answers, {tokens} tokens each",
+        ("side", "ms/step", "tokens/step", "schema's speed"),
     )
     results: dict[str, Any] = {"streams": streams, "tokens": tokens, "sides": {}}
     for name, seconds in times.items():
         row = {
             "ms_per_step": statistics.median(seconds) * 1e3,
             "tokens_per_step": counts[name] * rounds / len(seconds),
+            "speed_of_schema": report.ratio(wholes["schema"], wholes[name]),
         }
         results["sides"][name] = row
         table.add(name, *row.values())
     medians = {name: statistics.median(seconds) for name, seconds in times.items()}
     results["ratio"] = medians["schema"] / medians["free"]
-    table.add("ratio schema : free", results["ratio"], "")
+    table.add("ratio schema : free", results["ratio"], "", "")
     return table, results
 
 

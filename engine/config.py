@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from engine.errors import EngineError
 from engine.speculation.sources import NAMES
+
+FIXED_ROWS = 64
+"""Of a deterministic step: what a GPU computes in about the time of one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,8 +23,8 @@ class EngineConfig:
     dtype: "auto" (the fastest the device multiplies well), "float32", "bfloat16", "float16".
     tree: draft tree: "auto" (fitted to the adapter's measured hit rates and the device),
         "comb" (the paper's), "chain", or "fitted:ROWS" (best tree of at most ROWS rows).
-    drafters: sources of drafts that requests use unless they say otherwise, of "bita", "ngram" and
-        "prediction"; a fixed tree is the adapter's alone.
+    drafters: sources of drafts that requests use unless they say otherwise, of "bita", "ngram",
+        "prediction" and "grammar"; a fixed tree is the adapter's alone.
     block_size: tokens a KV block. kv_cache_memory: bytes of KV cache; 0 picks by the device.
     max_num_seqs: sequences in one forward. max_num_batched_tokens: rows in one forward.
     max_model_len: tokens of prompt and completion; 0 takes the model's own.
@@ -30,6 +33,8 @@ class EngineConfig:
     num_threads: CPU threads of the forward; 0 leaves torch's choice.
     compile: have torch compile the model at the start.
     attention: "sdpa" (torch's own) or "triton" (our kernels, which no GPU has run yet).
+    deterministic: compute `FIXED_ROWS` rows in every step, each by itself, so that a request's
+        tokens do not depend, even in 16 bit, on drafts and on what else is served.
     """
 
     model: str
@@ -49,6 +54,7 @@ class EngineConfig:
     num_threads: int = 0
     compile: bool = False
     attention: str = "sdpa"
+    deterministic: bool = False
 
     def __post_init__(self) -> None:
         for name in ("block_size", "max_num_seqs", "max_num_batched_tokens", "max_waiting"):
@@ -63,6 +69,16 @@ class EngineConfig:
             raise EngineError(
                 f"max_adapters is {self.max_adapters}, but {len(self.adapters)} adapters are given"
             )
+        if self.deterministic and self.attention != "sdpa":
+            raise EngineError("deterministic steps have an attention of their own: leave it sdpa")
+
+    def with_fixed_rows(self) -> EngineConfig:
+        """The same, with no more rows and sequences in a step than deterministic ones have."""
+        return replace(
+            self,
+            max_num_batched_tokens=FIXED_ROWS,
+            max_num_seqs=min(self.max_num_seqs, FIXED_ROWS),
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,6 +10,8 @@ from adapters.format import BitaAdapter
 from engine.adapter_registry import LoadedAdapter
 from engine.batch import ForwardBatch, RowKind
 from engine.config import EngineConfig
+from engine.grammar import forced
+from engine.grammar.constraint import Constraint
 from engine.model.runner import ModelOutput, ModelRunner
 from engine.request import Request, RequestOutput
 from engine.scheduler import Scheduled
@@ -21,7 +23,7 @@ from engine.speculation.drafter import Chain, Drafter
 from engine.speculation.growth import Ranker, Unranked
 from engine.speculation.payoff import Payoff
 from engine.speculation.planner import PLAIN, Adaptive, Fixed, Planner, named
-from engine.speculation.sources import NGRAM, PREDICTION
+from engine.speculation.sources import GRAMMAR, NGRAM, PREDICTION
 from engine.speculation.tree import TreeTopology
 from engine.speculation.verify import Acceptance
 
@@ -50,7 +52,7 @@ class Drafting:
         wanted = request.drafters.get(source, source in self._config.drafters)
         return request.speculation and wanted
 
-    def drafters_of(self, request: Request) -> list[Drafter]:
+    def drafters_of(self, request: Request, constraint: Constraint | None) -> list[Drafter]:
         """Sources of chains; none where the tree is fixed, which has no place for them."""
         drafters: list[Drafter] = []
         if self._unadapted is None:
@@ -58,6 +60,8 @@ class Drafting:
         if request.prediction and self.uses(request, "prediction"):
             alignment = prediction.Alignment(request.prediction)
             drafters.append(Drafter(PREDICTION, alignment, prediction.PRIORS))
+        if constraint is not None and self.uses(request, "grammar"):
+            drafters.append(Drafter(GRAMMAR, forced.ForcedTokens(constraint), forced.PRIORS))
         if self.uses(request, "ngram"):
             drafters.append(Drafter(NGRAM, ngram.NgramIndex(request.token_ids), ngram.PRIORS))
         return drafters

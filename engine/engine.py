@@ -22,6 +22,7 @@ from engine.drafting import Drafting
 from engine.errors import RequestError
 from engine.grammar.constraint import Constraint
 from engine.model.compiled import compile_trunk, warm_up
+from engine.model.invariance import check_invariance
 from engine.model.loader import LoadedModel
 from engine.model.runner import ModelOutput, ModelRunner
 from engine.request import FinishReason, Request, RequestOutput
@@ -48,6 +49,8 @@ class Engine:
     def __init__(
         self, config: EngineConfig, loaded: LoadedModel, adapters: Mapping[str, BitaAdapter]
     ) -> None:
+        if config.deterministic:
+            config = config.with_fixed_rows()
         self.config, self.loaded = config, loaded
         facts = loaded.facts
         self.max_model_len = config.max_model_len or facts.max_positions
@@ -77,11 +80,14 @@ class Engine:
             loaded.route,
             slots,
             room.masks,
-            pick_backend(config.attention, loaded.device),
+            pick_backend(config.attention, loaded.device, config.deterministic),
+            fixed_rows=config.max_num_batched_tokens if config.deterministic else 0,
         )
         if config.compile:
             compile_trunk(loaded.model, loaded.route)
             warm_up(self.runner)
+        if config.deterministic:
+            check_invariance(self.runner, facts.vocab_size)
         self.adapters = AdapterRegistry(room, self.runner.set_adapter)
         cost = None
         if config.tree == "auto":
@@ -117,6 +123,7 @@ class Engine:
         EngineOverloaded if too many wait.
         """
         adapter, greedy = self._adapter_of(request), request.sampling.greedy
+        constraint = self._constraint_of(request)
         shared = (adapter.greedy if greedy else adapter.sampled) if adapter is not None else None
         sequence = Sequence(
             request=request,
@@ -124,8 +131,8 @@ class Engine:
             adapter=adapter,
             trust=Trust(shared),
             max_tokens=token_limit(request, self.max_model_len, self.loaded.facts.vocab_size),
-            drafters=self.drafting.drafters_of(request),
-            constraint=self._constraint_of(request),
+            drafters=self.drafting.drafters_of(request, constraint),
+            constraint=constraint,
         )
         self.scheduler.add(sequence)
         self.adapters.acquire(sequence.adapter)
@@ -231,7 +238,7 @@ class Engine:
             for start in range(first, end, size):
                 stop = min(start + size, end)
                 row = segment.start + start - segment.num_past
-                logits = self.runner.project(output.hidden[row : row + stop - start])
+                logits = self.runner.score(output.hidden[row : row + stop - start])
                 ahead = sequence.token_ids[start + 1 : stop + 1]
                 sequence.prompt_logprobs += logprobs(logits, ahead, top)
 

@@ -82,6 +82,7 @@ def model_info(engine: Engine) -> ModelInfo:
     """What the engine says of itself when it is ready."""
     loaded, config = engine.loaded, engine.config
     dtype = str(loaded.dtype).removeprefix("torch.")
+    steps = "deterministic" if config.deterministic else ""
     return ModelInfo(
         model=config.model,
         architecture=loaded.architecture,
@@ -94,7 +95,7 @@ def model_info(engine: Engine) -> ModelInfo:
         route=loaded.route.value,
         num_blocks=engine.runner.storage.num_blocks,
         block_size=config.block_size,
-        fingerprint=fingerprint(config.model, dtype, package_version()),
+        fingerprint=fingerprint(config.model, dtype, steps, package_version()),
     )
 
 

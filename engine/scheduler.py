@@ -81,10 +81,12 @@ class Scheduler:
         budget = self.config.max_num_batched_tokens
         decoding = sum(s.num_uncomputed == 1 for s in self.running)
         scheduled: list[Scheduled] = []
-        for sequence in list(self.running):
+        for place, sequence in enumerate(running := list(self.running)):
             if sequence.status is not SequenceStatus.RUNNING or budget < 1:
                 continue
-            item = self._fit(sequence, budget, max(decoding, 1))
+            # Drafts and long prompts leave those behind them a row each.
+            behind = min(len(running) - place - 1, budget - 1)
+            item = self._fit(sequence, budget - behind, max(decoding, 1))
             while not self._reserve(item):
                 if item.tree is not None and item.tree.num_drafts:
                     # Nobody is preempted for drafts.

@@ -45,6 +45,7 @@ def step_cost(
         "route": loaded.route.value,
         "compile": config.compile,
         "attention": config.attention,
+        "deterministic": config.deterministic,
         "max_rows": max_rows,
     }
     key = hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode()).hexdigest()[:16]

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import jinja2
-from jinja2 import meta
+from jinja2 import meta, nodes
 from jinja2.ext import loopcontrols
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
@@ -30,7 +30,8 @@ class ChatTemplate:
     """A model's template and the special tokens it may name.
 
     variables: what the template reads besides the conversation; a request may give them.
-    source: its Jinja text.
+    source: its Jinja text. A content is given to it as the request gave it where it reads lists of
+    parts, else as one string; as a list always where it never asks whether it is a string.
     """
 
     def __init__(self, source: str, special_tokens: Mapping[str, str] | None = None) -> None:
@@ -38,7 +39,16 @@ class ChatTemplate:
         self.source = source
         environment = _environment()
         self._template = environment.from_string(source)
-        named = meta.find_undeclared_variables(environment.parse(source))
+        tree = environment.parse(source)
+        self._reads_parts = any(
+            getattr(loop.iter, "attr", None) == "content"
+            or (isinstance(loop.iter, nodes.Getitem) and loop.iter.arg == nodes.Const("content"))
+            for loop in tree.find_all(nodes.For)
+        )
+        self._reads_strings = not self._reads_parts or any(
+            test.name == "string" for test in tree.find_all(nodes.Test)
+        )
+        named = meta.find_undeclared_variables(tree)
         self.variables = named - _OURS - set(SPECIAL_TOKENS) - set(environment.globals)
 
     @property
@@ -47,20 +57,23 @@ class ChatTemplate:
         return "tools" in self.source
 
     @classmethod
-    def load(cls, folder: Path) -> ChatTemplate | None:
-        """The template of the model in `folder`; None where it has none.
+    def load(cls, folder: Path, file: Path | None = None) -> ChatTemplate | None:
+        """The template of the model in `folder`, or the one in `file`; None where it has none.
 
         Raises UnsupportedModel where its template or its configuration cannot be read.
         """
         try:
-            return cls._load(folder)
-        except (jinja2.TemplateSyntaxError, ValueError) as error:
-            raise UnsupportedModel(f"the chat template in {folder} is broken: {error}") from error
+            return cls._load(folder, file)
+        except (jinja2.TemplateSyntaxError, ValueError, OSError) as error:
+            place = f"in {folder}" if file is None else str(file)
+            raise UnsupportedModel(f"the chat template {place} is broken: {error}") from error
 
     @classmethod
-    def _load(cls, folder: Path) -> ChatTemplate | None:
+    def _load(cls, folder: Path, given: Path | None) -> ChatTemplate | None:
         config = _read_json(folder / "tokenizer_config.json")
-        file = folder / "chat_template.jinja"
+        file = given or folder / "chat_template.jinja"
+        if given is not None and not given.is_file():
+            raise FileNotFoundError("there is no such file")
         source = file.read_text("utf-8") if file.is_file() else _named(config.get("chat_template"))
         if source is None:
             return None
@@ -86,9 +99,9 @@ class ChatTemplate:
                 raise invalid(
                     f"The model's chat template reads no '{name}'.", f"chat_template_kwargs.{name}"
                 )
-        prepared = [_prepared(message) for message in messages]
+        prepared = [self._prepared(message) for message in messages]
         if continues:
-            prepared[-1]["content"] += _END
+            _continued(prepared[-1])
         try:
             text = self._template.render(
                 **(variables or {}),
@@ -102,6 +115,39 @@ class ChatTemplate:
                 f"The model's chat template refused these messages: {error}", "messages"
             ) from error
         return _until_end(text) if continues else text
+
+    def _prepared(self, message: Mapping[str, Any]) -> dict[str, Any]:
+        """A message as templates expect it.
+
+        Text parts are joined by newlines for templates of plain strings, as in vLLM; `developer` is
+        the newer name of `system`; arguments of tool calls become objects where they parse;
+        reasoning is `reasoning_content`.
+        """
+        prepared = dict(message)
+        if prepared["role"] == "developer":
+            prepared["role"] = "system"
+        content = prepared.get("content")
+        if isinstance(content, list) and not self._reads_parts:
+            prepared["content"] = "\n".join(part["text"] for part in content)
+        elif isinstance(content, str) and not self._reads_strings:
+            prepared["content"] = [{"type": "text", "text": content}]
+        # Templates know the older name; who sends an answer back may have either.
+        if reasoning := prepared.pop("reasoning", None):
+            prepared.setdefault("reasoning_content", reasoning)
+        if calls := prepared.get("tool_calls"):
+            prepared["tool_calls"] = [
+                {**call, "function": _with_object(call["function"])} for call in calls
+            ]
+        return prepared
+
+
+def _continued(message: dict[str, Any]) -> None:
+    """Mark the end of what a message says."""
+    if isinstance(message["content"], str):
+        message["content"] += _END
+        return
+    *before, last = message["content"]
+    message["content"] = [*before, {**last, "text": last["text"] + _END}]
 
 
 def _until_end(text: str) -> str:
@@ -145,28 +191,6 @@ def _raise_exception(message: str) -> NoReturn:
 
 def _strftime_now(pattern: str) -> str:
     return datetime.now().strftime(pattern)
-
-
-def _prepared(message: Mapping[str, Any]) -> dict[str, Any]:
-    """A message as templates expect it.
-
-    Text parts are joined by newlines, as vLLM does for templates of plain strings; `developer` is
-    the newer name of `system`; arguments of tool calls become objects where they parse; reasoning
-    is `reasoning_content`.
-    """
-    prepared = dict(message)
-    if prepared["role"] == "developer":
-        prepared["role"] = "system"
-    if isinstance(prepared.get("content"), list):
-        prepared["content"] = "\n".join(part["text"] for part in prepared["content"])
-    # Templates know the older name; who sends an answer back may have either.
-    if reasoning := prepared.pop("reasoning", None):
-        prepared.setdefault("reasoning_content", reasoning)
-    if calls := prepared.get("tool_calls"):
-        prepared["tool_calls"] = [
-            {**call, "function": _with_object(call["function"])} for call in calls
-        ]
-    return prepared
 
 
 def _with_object(function: Mapping[str, Any]) -> dict[str, Any]:

@@ -23,6 +23,7 @@ class ServerConfig:
     adapter_dir: folder that adapters may be loaded from; None loads none.
     prompt_log: file that prompts are appended to, for tuning; None keeps none.
     served_model_names: names the model answers to; none takes its folder's name.
+    chat_template: file of a chat template to be used in place of the model's own.
     tool_call_parser, reasoning_parser: names of the forms the model writes calls and reasoning in;
         AUTO takes them from its template, any other name looks for none.
     max_body_bytes: bytes of a request's body.
@@ -40,6 +41,7 @@ class ServerConfig:
     adapter_dir: Path | None = None
     prompt_log: Path | None = None
     served_model_names: tuple[str, ...] = ()
+    chat_template: Path | None = None
     tool_call_parser: str = AUTO
     reasoning_parser: str = AUTO
     max_body_bytes: int = 4 * MIB

@@ -36,7 +36,7 @@ class Serving:
     def of(cls, config: ServerConfig, client: Client) -> Serving:
         """The parts that belong to `config` and `client`."""
         metrics = Metrics(config.model_names[0], lambda: client.stats)
-        template = ChatTemplate.load(Path(config.engine.model))
+        template = ChatTemplate.load(Path(config.engine.model), config.chat_template)
         return cls(config, client, metrics, template, PromptLog(config.prompt_log))
 
     @property

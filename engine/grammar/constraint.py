@@ -33,6 +33,10 @@ class Constraint:
         if self._matcher.try_consume_tokens(tokens) < len(tokens):
             self.failed = True
 
+    def forced(self) -> list[int]:
+        """The tokens that must come next, since the grammar allows no others."""
+        return [] if self.failed else self._matcher.compute_ff_tokens()
+
     def prune(self, tree: DraftTree) -> DraftTree:
         """The tree without the nodes that the grammar forbids, and without all below them."""
         kept = sorted(node for node, _ in self._walk(tree))

@@ -7,8 +7,11 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
+from torch.nn import functional
 
 from adapters.projection import project
 from engine.attention.interface import Backend, attention_step
@@ -34,7 +37,11 @@ class ModelOutput:
 
 
 class ModelRunner:
-    """A frozen model, its KV storage and the adapters' mask embeddings."""
+    """A frozen model, its KV storage and the adapters' mask embeddings.
+
+    fixed_rows: rows of every forward, the missing ones padded, and logits of all of them; 0
+    computes what is asked. A matrix product of another shape may round otherwise.
+    """
 
     def __init__(
         self,
@@ -44,9 +51,10 @@ class ModelRunner:
         adapter_slots: int = 1,
         max_masks: int = 1,
         backend: Backend = SdpaStep,
+        fixed_rows: int = 0,
     ) -> None:
         self.model, self.storage, self.route = model, storage, route
-        self.backend = backend
+        self.backend, self.fixed_rows = backend, fixed_rows
         self.embed: nn.Module = model.get_input_embeddings()
         self.head: nn.Module = model.get_output_embeddings()
         self.config = model.config.get_text_config()
@@ -80,15 +88,15 @@ class ModelRunner:
     @torch.inference_mode()
     def execute(self, batch: ForwardBatch) -> ModelOutput:
         """Run the rows; their fresh K/V are left in the step buffer, in row order."""
-        embeds = self.embed(self._tensor(batch.token_ids))
+        embeds = self.embed(self._rows(batch.token_ids))
         if len(batch.mask_rows):
             masks = self.mask_embeddings.index_select(0, self._tensor(batch.mask_slots))
             embeds.index_copy_(0, self._tensor(batch.mask_rows), masks)
         arguments: dict[str, Any] = {
             "inputs_embeds": embeds[None],
-            "position_ids": self._tensor(batch.positions)[None],
+            "position_ids": self._rows(batch.positions)[None],
             "use_cache": False,
-            "logits_to_keep": self._tensor(batch.logit_rows),
+            "logits_to_keep": 0 if self.fixed_rows else self._tensor(batch.logit_rows),
         }
         if self.route is Route.MASK:
             cache = MaskedStepCache(batch, self.storage, self.num_prompts)
@@ -101,15 +109,27 @@ class ModelRunner:
                 output = self.model(**arguments)
         assert self._hidden is not None
         hidden, self._hidden = self._hidden, None
-        return ModelOutput(output.logits[0].float(), hidden)
+        logits = output.logits[0]
+        if self.fixed_rows:
+            logits = logits.index_select(0, self._tensor(batch.logit_rows))
+        return ModelOutput(logits.float(), hidden)
 
     @torch.inference_mode()
     def project(self, hidden: Tensor) -> Tensor:
         """Logits of mask rows, float32 `[rows, vocab]`."""
         return project(self.head, self.config, hidden)
 
+    def score(self, hidden: Tensor) -> Tensor:
+        """Logits that are told to a client, as `project`; in products of `fixed_rows`."""
+        missing = max(0, self.fixed_rows - len(hidden))
+        return self.project(functional.pad(hidden, (0, 0, 0, missing)))[: len(hidden)]
+
     def _keep_hidden(self, _: nn.Module, __: Any, output: Any) -> None:
         self._hidden = output[0][0]
+
+    def _rows(self, array: NDArray[np.int64]) -> Tensor:
+        """A number a row, and zeros for those that are missing."""
+        return self._tensor(np.pad(array, (0, max(0, self.fixed_rows - len(array)))))
 
     def _tensor(self, array: Any) -> Tensor:
         return torch.from_numpy(array).to(self.device)

@@ -15,7 +15,7 @@ from typing import Protocol
 
 from engine.speculation.bita import Parent
 from engine.speculation.drafter import Chain
-from engine.speculation.sources import BITA
+from engine.speculation.sources import BITA, GRAMMAR
 from engine.speculation.tree import MAX_ROWS, DraftTree, TreeTopology
 
 WIDTH = 4
@@ -185,7 +185,7 @@ class _Growing:
         """The masks' children and the chains' of one node, merged by token, likeliest first.
 
         The likelier of two sources that agree is believed. Where they contradict each other, all
-        are scaled: only one of them can come next.
+        are scaled: only one of them can come next. A grammar that forces a token is right.
         """
         merged: dict[int, _Child] = {token: (share, token, BITA, []) for token, share in ranked}
         _, chains = self.open.pop(node, (depth, []))
@@ -203,6 +203,8 @@ class _Growing:
                 sources | chain.source,
                 going_on,
             )
+        if certain := [child for child in merged.values() if child[2] & GRAMMAR]:
+            return certain
         total = max(1.0, sum(child[0] for child in merged.values()))
         return sorted(
             ((share / total, token, sources, on) for share, token, sources, on in merged.values()),

@@ -12,6 +12,7 @@ those are taken that raise its rate of tokens.
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from operator import mul
@@ -111,7 +112,7 @@ class Adaptive:
         """As `Planner.draft`."""
         outlook = self.outlook(num_decoding, sum(ranker.trusts) / len(ranker.trusts))
         threshold, worth = outlook.threshold, self.chain_threshold(chains, num_decoding)
-        if worth >= 1.0:
+        if worth == math.inf:
             chains = ()
         if threshold >= 1.0:
             if not chains:
@@ -125,7 +126,7 @@ class Adaptive:
         return grow(ranker, threshold, self.promise, chains, self.cost.level * rate)
 
     def chain_threshold(self, chains: Sequence[Sequence[Chain]], num_decoding: int) -> float:
-        """Tokens the least of the rows brings that together raise a step's rate most; 1 if none.
+        """Tokens the least of the rows brings that together raise a step's rate most; inf if none.
 
         Rows of each sequence's best chain are taken in order of worth, on top of one row a
         sequence. Whatever the cost curve's form, every number of them is tried.
@@ -138,7 +139,7 @@ class Adaptive:
         first = min(num_decoding, MAX_PLANNED_ROWS - 1)
         worth = sorted(itertools.chain.from_iterable(best_chains), reverse=True)
         worth = worth[: MAX_PLANNED_ROWS - 1 - first]
-        tokens, least = float(num_decoding), 1.0
+        tokens, least = float(num_decoding), math.inf
         best = tokens / self._seconds[first]
         for rows, value in enumerate(worth, first + 1):
             tokens += value

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable
 
-BITA, NGRAM, PREDICTION = 1, 2, 4
-BITS = {"bita": BITA, "ngram": NGRAM, "prediction": PREDICTION}
+BITA, NGRAM, PREDICTION, GRAMMAR = 1, 2, 4, 8
+BITS = {"bita": BITA, "ngram": NGRAM, "prediction": PREDICTION, "grammar": GRAMMAR}
 NAMES = tuple(BITS)
 
 

@@ -105,8 +105,15 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def add_answer_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the options that say what is looked for in answers."""
-    answers = parser.add_argument_group("how answers are read")
+    """Add the options that say how chats are written, and what is looked for in answers."""
+    answers = parser.add_argument_group("how chats are written and answers read")
+    option(
+        answers,
+        "--chat-template",
+        default=None,
+        metavar="FILE",
+        help="Jinja template that turns messages into a prompt (default: the model's own).",
+    )
     option(
         answers,
         "--tool-call-parser",
@@ -146,11 +153,12 @@ def add_engine_arguments(parser: argparse.ArgumentParser) -> None:
     option(
         engine,
         "--drafters",
-        default="bita,ngram,prediction",
+        default="bita,ngram,prediction,grammar",
         type=drafter_names,
         metavar="NAMES",
         help="Who drafts unless a request says otherwise, comma-separated: the adapter (bita), the "
-        "request's own past (ngram), its 'prediction' (default: %(default)s).",
+        "request's own past (ngram), its 'prediction', what its schema or grammar leaves no choice "
+        "about (grammar); default: %(default)s.",
     )
     option(
         engine,
@@ -210,6 +218,12 @@ def add_engine_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="Compile the model at the start: about a minute, then faster steps. On a CPU it takes "
         "a C++ compiler.",
+    )
+    engine.add_argument(
+        "--deterministic",
+        action="store_true",
+        help="Give the same answer to the same request in 16 bit too, whatever is drafted and "
+        "whoever else is served; steps are slower.",
     )
 
 
@@ -280,6 +294,7 @@ def config_of(options: argparse.Namespace) -> ServerConfig:
         adapter_dir=adapter_dir,
         prompt_log=Path(options.log_prompts) if options.log_prompts else None,
         served_model_names=tuple(options.served_model_name),
+        chat_template=Path(options.chat_template) if options.chat_template else None,
         tool_call_parser=options.tool_call_parser,
         reasoning_parser=options.reasoning_parser,
         max_body_bytes=options.max_body_size,
@@ -309,6 +324,7 @@ def engine_config_of(options: argparse.Namespace, max_adapters: int = 0) -> Engi
         num_threads=options.threads,
         compile=options.compile,
         attention=options.attention,
+        deterministic=options.deterministic,
     )
 
 

@@ -1,7 +1,7 @@
 // How tokens came: colours, legend, tooltip. Text enters as text, never as HTML.
 
 const DEEPEST = 4;
-const SOURCES = { bita: "BiTA", ngram: "n-grams", prediction: "the prediction" };
+const SOURCES = { bita: "BiTA", ngram: "n-grams", prediction: "the prediction", grammar: "the grammar" };
 const LEGEND = [
   ["model", "chosen by the model (plain, bonus)"],
   ["bita-1", "BiTA at depth 1"],
@@ -10,6 +10,7 @@ const LEGEND = [
   ["bita-4", "depth 4 and deeper"],
   ["ngram", "n-grams"],
   ["prediction", "the prediction"],
+  ["grammar", "the grammar"],
 ];
 
 /** The class of a token; of several sources the first one counts, in the order of SOURCES. */

@@ -140,7 +140,7 @@ class TracedToken(BaseModel):
     """
 
     text: str
-    sources: list[Literal["bita", "ngram", "prediction"]]
+    sources: list[Literal["bita", "ngram", "prediction", "grammar"]]
     depth: int
     bytes: list[int] | None = None
 

@@ -50,6 +50,9 @@ class Drafting(Schema):
     bita: bool | None = Field(default=None, description="The adapter's masks.")
     ngram: bool | None = Field(default=None, description="The request's own past.")
     prediction: bool | None = Field(default=None, description="The `prediction`.")
+    grammar: bool | None = Field(
+        default=None, description="What a grammar or schema leaves no choice about."
+    )
 
     @property
     def drafters(self) -> dict[str, bool]:

@@ -80,4 +80,4 @@ def test_only_what_was_proposed_is_judged() -> None:
 
 def test_a_node_of_two_sources_counts_for_both() -> None:
     nodes = [0, BITA, BITA | NGRAM, PREDICTION, BITA | PREDICTION]
-    assert count(nodes) == {"bita": 3, "ngram": 1, "prediction": 2}
+    assert count(nodes) == {"bita": 3, "ngram": 1, "prediction": 2, "grammar": 0}

@@ -57,6 +57,17 @@ def test_each_node_has_the_mask_of_its_own_path(compiler: GrammarCompiler) -> No
     assert allowed(constraint, tree("?yc", (0, 1))) == ["yz", "$c", "$"]
 
 
+def test_tokens_are_forced_where_no_others_are_allowed(compiler: GrammarCompiler) -> None:
+    constraint = regex(compiler, "abc(d|e)fg")
+    assert constraint.forced() == constraint.forced() == ids("abc")
+    constraint.advance(ids("abc"))
+    assert constraint.forced() == []
+    constraint.advance(ids("e"))
+    assert constraint.forced() == ids("fg")
+    constraint.advance(ids("fg"))
+    assert constraint.forced() == []
+
+
 def test_what_the_grammar_forbids_is_pruned_with_all_below_it(compiler: GrammarCompiler) -> None:
     constraint = regex(compiler, "(ax|b[yz])c?")
     drafts = tree("?xabxyc", (0, 0, 0, 2, 1, 4), masks=2)

@@ -11,7 +11,7 @@ from engine.speculation.cost import StepCostModel
 from engine.speculation.drafter import Chain
 from engine.speculation.growth import Unranked, grow, mask_groups
 from engine.speculation.planner import Adaptive
-from engine.speculation.sources import BITA, NGRAM, PREDICTION
+from engine.speculation.sources import BITA, GRAMMAR, NGRAM, PREDICTION
 from engine.speculation.tree import MAX_ROWS, DraftTree
 from tests.engine.test_growth import Table
 
@@ -44,6 +44,15 @@ def test_chains_that_begin_alike_share_their_nodes() -> None:
         (1, 2, 4): PREDICTION,
         (1, 2, 4, 5): PREDICTION,
     }
+
+
+def test_what_a_grammar_forces_leaves_no_room_for_others() -> None:
+    """The table's children of 100 are 1000, 1001, ..."""
+    forced = chain(GRAMMAR, [7, 8, 9], 1.0)
+    others = [chain(NGRAM, [7, 8, 4]), chain(PREDICTION, [5, 6])]
+    (tree,) = grow(Table([2]), 0.05, PROMISE, [[*others, forced]])
+    assert paths(tree) == {(7,): NGRAM | GRAMMAR, (7, 8): NGRAM | GRAMMAR, (7, 8, 9): GRAMMAR}
+    assert tree.reached[-1] == 1.0
 
 
 def test_a_chain_joins_the_masks_children_of_its_tokens_and_goes_on_below_them() -> None:

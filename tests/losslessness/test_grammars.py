@@ -176,6 +176,19 @@ def test_a_preempted_answer_goes_on_in_its_grammar(loaded, folder) -> None:  # t
     assert tight.stats().num_preemptions > 0
 
 
+def test_what_a_grammar_forces_is_drafted_and_always_right(loaded, folder) -> None:  # type: ignore[no-untyped-def]
+    grammar = Grammar("regex", "the answer is (yes|no), and that is what it was all about", "f")
+    plain = replace(factories.requests([[7, 9, 11]], 80, speculation=False)[0], grammar=grammar)
+    expected = factories.run(factories.engine(loaded, model=str(folder)), [plain])
+    engine = factories.engine(loaded, model=str(folder), tree="auto")
+    drafting = replace(plain, speculation=True, drafters={"ngram": False})
+    assert factories.run(engine, [drafting]) == expected
+    stats = engine.stats()
+    drafted = stats.speculation.drafted_by_source["grammar"]
+    assert drafted == stats.speculation.accepted_by_source["grammar"] > 30
+    assert stats.num_forwards < 12
+
+
 def test_repeated_text_is_drafted_and_kept(loaded, folder) -> None:  # type: ignore[no-untyped-def]
     grammar = Grammar("regex", r"((ab|true)12){20}", "f")
     plain = replace(factories.requests([[7, 9, 11]], 80, speculation=False)[0], grammar=grammar)

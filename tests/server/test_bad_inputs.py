@@ -238,7 +238,7 @@ SINGLE: list[tuple[str, dict[str, Any], str]] = [
     ),
     *(
         (CHAT, {"speculation": {name: value}}, f"speculation.{name}")
-        for name in ("enabled", "bita", "ngram", "prediction")
+        for name in ("enabled", "bita", "ngram", "prediction", "grammar")
         for value in (1, "yes")
     ),
     (

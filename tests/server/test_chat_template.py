@@ -56,6 +56,40 @@ def test_a_broken_template_is_found_at_the_start(tmp_path: Path) -> None:
         ChatTemplate.load(write(tmp_path, chat_template="{% if %}"))
 
 
+def test_a_file_of_the_operators_takes_the_models_place(tmp_path: Path) -> None:
+    file = tmp_path / "mine.jinja"
+    file.write_text("{{ bos_token }}mine")
+    folder = write(tmp_path, chat_template="the model's", bos_token="<s>")
+    template = ChatTemplate.load(folder, file)
+    assert template is not None
+    assert template.render(HI) == "<s>mine"
+    with pytest.raises(UnsupportedModel, match="no such file"):
+        ChatTemplate.load(folder, tmp_path / "other.jinja")
+
+
+STRINGS = "{% for m in messages %}{{ m.content | tojson }}{% endfor %}"
+PARTS = "{% for m in messages %}{% for p in m['content'] %}[{{ p.text }}]{% endfor %}{% endfor %}"
+EITHER = (
+    "{% for m in messages %}{% if m.content is string %}{{ m.content }}"
+    "{% else %}{% for p in m.content %}[{{ p.text }}]{% endfor %}{% endif %}{% endfor %}"
+)
+
+
+@pytest.mark.parametrize(
+    ("source", "of_string", "of_parts"),
+    [(STRINGS, '"Hi"', '"a\\nb"'), (PARTS, "[Hi]", "[a][b]"), (EITHER, "Hi", "[a][b]")],
+)
+def test_contents_have_the_form_the_template_reads(
+    source: str, of_string: str, of_parts: str
+) -> None:
+    parts = [{"type": "text", "text": text} for text in "ab"]
+    template = ChatTemplate(source)
+    assert template.render(HI) == of_string
+    assert template.render([{"role": "user", "content": parts}]) == of_parts
+    answer = {"role": "assistant", "content": parts}
+    assert template.render([answer], continues=True) == of_parts.rstrip('"]')
+
+
 async def test_chat_without_a_template_is_refused(make_http: MakeHttp, tmp_path: Path) -> None:
     for file in (tmp_path / "stub-model").iterdir():
         file.unlink()

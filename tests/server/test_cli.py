@@ -78,7 +78,7 @@ def test_other_sizes_are_refused(text: str) -> None:
 
 @pytest.mark.parametrize(
     ("given", "drafters"),
-    [([], ("bita", "ngram", "prediction")), (["ngram"], ("ngram",)), ([""], ())],
+    [([], ("bita", "ngram", "prediction", "grammar")), (["ngram"], ("ngram",)), ([""], ())],
     ids=["all", "one", "none"],
 )
 def test_drafters_are_named(tmp_path: Path, given: list[str], drafters: tuple[str, ...]) -> None:

@@ -222,6 +222,7 @@ PARTS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "Speculation.bita": ({}, drafts(bita=False)),
     "Speculation.ngram": ({}, drafts(ngram=False)),
     "Speculation.prediction": ({}, drafts(prediction=False)),
+    "Speculation.grammar": ({}, drafts(grammar=False)),
     "Speculation.trace": ({}, drafts(trace=True)),
 }
 # What says nothing to the model, or what openai's own objects carry beside what they say.

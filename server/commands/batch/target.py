@@ -6,6 +6,7 @@ import argparse
 import sys
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from pathlib import Path
 
 import httpx
 
@@ -31,6 +32,7 @@ def opened(options: argparse.Namespace) -> AbstractAsyncContextManager[httpx.Asy
     config = ServerConfig(
         engine=serve.engine_config_of(options),
         served_model_names=tuple(options.served_model_name),
+        chat_template=Path(options.chat_template) if options.chat_template else None,
         tool_call_parser=options.tool_call_parser,
         reasoning_parser=options.reasoning_parser,
         # The limits guard a server from strangers; here who sends the requests runs the engine.
