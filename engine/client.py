@@ -65,6 +65,8 @@ class EngineClient:
     """
 
     def __init__(self, config: EngineConfig, in_process: bool = False) -> None:
+        if in_process and config.tensor_parallel_size > 1:
+            raise EngineError("an engine of several ranks takes a process of its own")
         self.config, self.in_process = config, in_process
         self.stats = EngineStats()
         self.is_ready = False

@@ -12,19 +12,19 @@ import torch
 from adapters.format import BitaAdapter
 from engine.adapter_registry import AdapterRegistry, LoadedAdapter, PreparedAdapter, Room
 from engine.admission import token_limit
-from engine.attention.select import pick_backend
 from engine.batch import ForwardBatch, RowKind, SegmentPlan
 from engine.cache.block_pool import BlockPool
-from engine.cache.storage import KVStorage
 from engine.choosing import verify
 from engine.config import EngineConfig
 from engine.drafting import Drafting
 from engine.errors import RequestError
 from engine.grammar.constraint import Constraint
+from engine.model.build import Build, Sizes, build_runner
 from engine.model.compiled import compile_trunk, warm_up
 from engine.model.invariance import check_invariance
-from engine.model.loader import LoadedModel
-from engine.model.runner import ModelOutput, ModelRunner
+from engine.model.loaded import LoadedModel
+from engine.model.memory import free_memory
+from engine.model.runner import ModelOutput
 from engine.request import FinishReason, Request, RequestOutput
 from engine.sampling.logprobs import logprobs
 from engine.scheduler import Scheduled, Scheduler
@@ -47,47 +47,36 @@ class Engine:
     """A loaded model with its adapters, its KV cache and its scheduler."""
 
     def __init__(
-        self, config: EngineConfig, loaded: LoadedModel, adapters: Mapping[str, BitaAdapter]
+        self,
+        config: EngineConfig,
+        loaded: LoadedModel,
+        adapters: Mapping[str, BitaAdapter],
+        build: Build = build_runner,
     ) -> None:
         if config.deterministic:
             config = config.with_fixed_rows()
         self.config, self.loaded = config, loaded
-        facts = loaded.facts
-        self.max_model_len = config.max_model_len or facts.max_positions
+        self.max_model_len = config.max_model_len or loaded.facts.max_positions
         room = Room.of(config.max_adapters, (a.config for a in adapters.values()))
-        # Rows without an adapter name slot 0, so that there is always one.
-        slots = max(1, room.slots)
         num_blocks = self._num_blocks()
         self.max_model_len = min(self.max_model_len, (num_blocks - 1) * config.block_size)
-        storage = KVStorage(
-            num_layers=facts.num_layers,
-            num_kv_heads=facts.num_kv_heads,
-            key_dim=facts.head_dim,
-            value_dim=facts.head_dim,
+        sizes = Sizes(
             num_blocks=num_blocks,
             block_size=config.block_size,
-            adapter_slots=slots,
+            # Rows without an adapter name slot 0, so that there is always one.
+            adapter_slots=max(1, room.slots),
             max_prompts=room.prompts,
+            max_masks=room.masks,
             step_rows=config.max_num_batched_tokens,
             max_segments=config.max_num_seqs,
-            dtype=loaded.dtype,
-            device=loaded.device,
-            kernels=config.attention == "triton",
-        )
-        self.runner = ModelRunner(
-            loaded.model,
-            storage,
-            loaded.route,
-            slots,
-            room.masks,
-            pick_backend(config.attention, loaded.device, config.deterministic),
             fixed_rows=config.max_num_batched_tokens if config.deterministic else 0,
         )
+        self.runner = build(loaded, sizes, config.attention)
         if config.compile:
             compile_trunk(loaded.model, loaded.route)
             warm_up(self.runner)
         if config.deterministic:
-            check_invariance(self.runner, facts.vocab_size)
+            check_invariance(self.runner, loaded.facts.vocab_size)
         self.adapters = AdapterRegistry(room, self.runner.set_adapter)
         cost = None
         if config.tree == "auto":
@@ -256,7 +245,7 @@ class Engine:
             table, past = item.sequence.block_table, segment.num_past
             target += [table[p // size] * size + p % size for p in range(past, past + len(rows))]
             source += batch.scratch_slots[rows].tolist()
-        self.runner.storage.commit(source, target)
+        self.runner.commit(source, target)
 
     def _emit(
         self, scheduled: list[Scheduled], output: ModelOutput, accepted: list[Acceptance | None]
@@ -355,15 +344,20 @@ class Engine:
         return (named or self.adapters.default) if self.drafting.uses(request, "bita") else None
 
     def _num_blocks(self) -> int:
-        """KV blocks that fit the memory given, and no more than all sequences could use."""
-        facts, size = self.loaded.facts, self.config.block_size
-        token_bytes = 2 * facts.num_layers * facts.num_kv_heads * facts.head_dim
-        block_bytes = token_bytes * self.loaded.dtype.itemsize * size
+        """KV blocks that fit the memory given, and no more than all sequences could use.
+
+        Every rank has all blocks, each with its own KV heads, in memory of its own.
+        """
+        loaded, size = self.loaded, self.config.block_size
+        facts = loaded.facts
+        token_bytes = 2 * facts.num_layers * len(loaded.own_kv_heads) * facts.head_dim
+        block_bytes = token_bytes * loaded.dtype.itemsize * size
         memory = self.config.kv_cache_memory
         if not memory:
             memory = CPU_KV_BYTES
-            if self.loaded.device.type == "cuda":
-                memory = int(torch.cuda.mem_get_info(self.loaded.device)[0] * GPU_KV_SHARE)
+            if loaded.device.type == "cuda":
+                free = loaded.free_memory or free_memory(loaded.device)
+                memory = int(free * GPU_KV_SHARE)
         useful = self.config.max_num_seqs * (-(-self.max_model_len // size) + 1)
         return max(2, min(memory // block_bytes, useful))
 

@@ -207,6 +207,14 @@ def add_engine_arguments(parser: argparse.ArgumentParser) -> None:
     )
     option(
         engine,
+        "--tensor-parallel-size",
+        default=1,
+        type=int,
+        metavar="N",
+        help="Processes that share the model, each with a GPU of its own (default: %(default)s).",
+    )
+    option(
+        engine,
         "--attention",
         default="sdpa",
         choices=("sdpa", "triton"),
@@ -324,6 +332,7 @@ def engine_config_of(options: argparse.Namespace, max_adapters: int = 0) -> Engi
         num_threads=options.threads,
         compile=options.compile,
         attention=options.attention,
+        tensor_parallel_size=options.tensor_parallel_size,
         deterministic=options.deterministic,
     )
 
