@@ -1,36 +1,81 @@
-# TORCH_INDEX picks PyTorch's build. Left empty, pip's own index decides, which for Linux on x86-64
-# means CUDA; the index of the CPU wheels makes an image that is gigabytes smaller.
+# docker build -t bita-serve:cpu .
+# docker build -t bita-serve:gpu --build-arg VARIANT=gpu .
+#
+#   VARIANT      cpu, or gpu, which has the C++ compiler that --attention triton and --compile call
+#   TORCH_INDEX  package index that PyTorch comes from, if not pip's own. On x86-64 pip's own has the
+#                CUDA build, which runs on CPUs too; the index of the CPU wheels, as PyTorch's
+#                installation page names it, makes the cpu image gigabytes smaller
+#   TORCH        what is installed for PyTorch
 ARG PYTHON_VERSION=3.12
 
-FROM python:${PYTHON_VERSION}-slim AS build
+FROM python:${PYTHON_VERSION}-slim AS dependencies
 ARG TORCH=torch
 ARG TORCH_INDEX=
 ENV PIP_DISABLE_PIP_VERSION_CHECK=1 \
     PIP_NO_CACHE_DIR=1 \
     PATH=/opt/bita/bin:$PATH
-RUN python -m venv /opt/bita
-# Dependencies first: a change of source does not install them again.
-RUN pip install ${TORCH_INDEX:+--index-url "$TORCH_INDEX"} "$TORCH"
+# TORCH names the version.
+# hadolint ignore=DL3013
+RUN python -m venv /opt/bita \
+    && pip install ${TORCH_INDEX:+--index-url "$TORCH_INDEX"} "$TORCH"
 WORKDIR /src
 COPY pyproject.toml ./
 RUN python -c "import tomllib; print(*tomllib.load(open('pyproject.toml', 'rb'))['project']['dependencies'], sep='\n')" > requirements.txt \
     && pip install -r requirements.txt
-COPY . .
-RUN pip install --no-deps .
 
-FROM python:${PYTHON_VERSION}-slim
-RUN useradd --create-home --uid 10001 bita
-COPY --from=build /opt/bita /opt/bita
+FROM python:${PYTHON_VERSION}-slim AS build
+WORKDIR /src
+COPY . .
+RUN pip wheel --no-cache-dir --no-deps --wheel-dir /wheels .
+
+FROM python:${PYTHON_VERSION}-slim AS base
+ARG VARIANT=cpu
+# Debian keeps one version of a package at a time: a pinned one would be gone with the next fix.
+# hadolint ignore=DL3008
+RUN case "$VARIANT" in \
+    cpu) ;; \
+    gpu) apt-get update \
+        && apt-get install --yes --no-install-recommends g++ \
+        && rm -rf /var/lib/apt/lists/* ;; \
+    *) echo "VARIANT is cpu or gpu, not $VARIANT" >&2; exit 1 ;; \
+    esac
+# The home is the one place that is written to: measured step costs and compiled kernels.
+RUN groupadd --gid 10001 bita \
+    && useradd --uid 10001 --gid 10001 --home-dir /var/cache/bita --no-create-home bita \
+    && install --directory --owner bita --group bita /var/cache/bita
+
+FROM base
+COPY --from=dependencies /opt/bita /opt/bita
 ENV PATH=/opt/bita/bin:$PATH \
     PYTHONUNBUFFERED=1 \
+    HOME=/var/cache/bita \
+    XDG_CACHE_HOME=/var/cache/bita \
+    TORCHINDUCTOR_CACHE_DIR=/var/cache/bita/inductor \
+    TRITON_CACHE_DIR=/var/cache/bita/triton \
     HF_HUB_OFFLINE=1 \
     NVIDIA_VISIBLE_DEVICES=all \
     NVIDIA_DRIVER_CAPABILITIES=compute,utility \
     BITA_HOST=0.0.0.0
-USER 10001
-WORKDIR /home/bita
+# A layer of its own, so that a change of source does not ship the dependencies again.
+RUN --mount=type=bind,from=build,source=/wheels,target=/wheels \
+    pip install --no-cache-dir --no-deps /wheels/*.whl
+ARG VERSION=0.1.0
+ARG REVISION=
+ARG SOURCE=
+LABEL org.opencontainers.image.title="BiTA Serve" \
+      org.opencontainers.image.description="OpenAI-compatible inference server with lossless speculation" \
+      org.opencontainers.image.version="${VERSION}" \
+      org.opencontainers.image.revision="${REVISION}" \
+      org.opencontainers.image.source="${SOURCE}" \
+      org.opencontainers.image.licenses="Apache-2.0 AND CC-BY-SA-4.0"
+# Writable where the root is not: torch makes a folder in it as it starts.
+VOLUME /var/cache/bita
+USER 10001:10001
+WORKDIR /var/cache/bita
 EXPOSE 8000
-HEALTHCHECK --interval=15s --timeout=5s --start-period=120s --retries=3 \
+STOPSIGNAL SIGTERM
+# A large model takes minutes to load: until then it is starting, not unhealthy.
+HEALTHCHECK --interval=10s --timeout=5s --start-period=600s --retries=3 \
     CMD ["python", "-c", "import os, urllib.request as u; u.urlopen(f\"http://127.0.0.1:{os.environ.get('BITA_PORT', '8000')}/health/ready\", timeout=4)"]
 ENTRYPOINT ["bita"]
 CMD ["serve"]

@@ -4,13 +4,15 @@
 #   TORCH        what is installed for PyTorch: the newest where there is a GPU, else 2.13.0
 #   TORCH_INDEX  package index it comes from, if not pip's own: where pip's own has only the CUDA
 #                build, the index of the CPU wheels saves gigabytes
+#   VARIANT      of the container image: cpu or gpu
 #   ARGS         arguments of the command behind serve, chat, tune, test, bench ...
 PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
 TORCH ?= $(shell nvidia-smi >/dev/null 2>&1 && echo torch || echo torch==2.13.0)
 TORCH_INDEX ?=
 ARGS ?=
-IMAGE ?= bita-serve
+VARIANT ?= cpu
+IMAGE ?= bita-serve:$(VARIANT)
 
 BIN := .venv/bin
 STAMP := .venv/.installed
@@ -22,7 +24,7 @@ DEPLOY_STAMP := $(DEPLOY)/.installed
 RAY := build/ray
 RAY_STAMP := $(RAY)/.installed
 PIP := $(BIN)/python -m pip --disable-pip-version-check install -q
-CODE := adapters engine server models tests benchmarks examples
+CODE := adapters engine server models tests benchmarks deploy examples
 
 # The sources of llama.cpp come with its Python package, whose own server has no batching.
 LLAMA := build/llama-server
@@ -64,7 +66,7 @@ test-slow: setup ## the longer suites
 	$(BIN)/python -m pytest -m slow $(ARGS)
 
 # Beside the environment, not in it: litellm wants older versions of what the server is tested with.
-test-clients: setup $(CLIENTS_STAMP) ## langchain, litellm, instructor, openai and curl against a server
+test-clients: setup $(CLIENTS_STAMP) ## langchain, litellm, instructor, lm-eval, openai and curl against a server
 	PYTHONPATH=$(CLIENTS) $(BIN)/python -m pytest -m slow tests/clients $(ARGS)
 
 test-deploy: setup $(DEPLOY_STAMP) $(RAY_STAMP) ## image, compose, Prometheus, routers and Ray Serve, as far as their tools are here
@@ -91,8 +93,10 @@ $(BENCH_STAMP): $(STAMP)
 	@$(PIP) -e '.[bench]'
 	@touch $(BENCH_STAMP)
 
+# What lm-eval runs transformers with, which would fetch a PyTorch of its own.
 $(CLIENTS_STAMP): tests/clients/requirements.txt | $(STAMP)
 	@$(PIP) --upgrade --target $(CLIENTS) -r tests/clients/requirements.txt
+	@$(PIP) --upgrade --no-deps --target $(CLIENTS) accelerate psutil
 	@touch $(CLIENTS_STAMP)
 
 # Commands alone, each with what it needs: nothing of it is imported by the tests.
@@ -116,5 +120,6 @@ $(LLAMA): | $(STAMP)
 losslessness: setup ## what 16 bit does to greedy output
 	$(BIN)/python -m benchmarks.losslessness $(ARGS)
 
-docker: ## a container image
-	docker build $(if $(TORCH_INDEX),--build-arg TORCH_INDEX=$(TORCH_INDEX)) -t $(IMAGE) $(ARGS) .
+docker: ## a container image, bita-serve:cpu; make docker VARIANT=gpu for bita-serve:gpu
+	docker build --build-arg VARIANT=$(VARIANT) --build-arg REVISION=$$(git rev-parse HEAD) \
+		$(if $(TORCH_INDEX),--build-arg TORCH_INDEX=$(TORCH_INDEX)) -t $(IMAGE) $(ARGS) .

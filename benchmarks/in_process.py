@@ -10,7 +10,7 @@ from transformers import AutoModelForCausalLM, DynamicCache
 
 from benchmarks.sessions import Call
 from engine.engine import Engine
-from engine.model.loader import LoadedModel
+from engine.model.loaded import LoadedModel
 from engine.request import Request, SamplingParams
 
 

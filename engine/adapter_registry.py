@@ -11,6 +11,7 @@ Not for: reading files (`engine.load`) and the tensors of a slot (`ModelRunner.s
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 
@@ -22,6 +23,7 @@ from adapters.successor import Successor
 from engine.errors import AdapterNameTaken, AdapterRefused, NoFreeSlot, UnknownAdapter
 from engine.speculation.planner import Planner
 from engine.speculation.trust import Trust
+from engine.stats import AdapterStats
 
 ROOM_FOR_PROMPTS = 64
 
@@ -86,7 +88,7 @@ class LoadedAdapter:
 
     folder: where it was read from, "" if nowhere. num_users: sequences that draft with it.
     greedy, sampled: trust in its drafts of greedy and of sampled answers, of all requests.
-    is_retired: unloaded, and only there for those.
+    is_retired: unloaded, and only there for those. stats: what it did since it was loaded.
     """
 
     name: str
@@ -99,6 +101,7 @@ class LoadedAdapter:
     sampled: Trust = field(default_factory=Trust)
     num_users: int = 0
     is_retired: bool = False
+    stats: AdapterStats = field(default_factory=AdapterStats)
 
 
 class AdapterRegistry:
@@ -108,6 +111,7 @@ class AdapterRegistry:
         self.room, self._place = room, place
         self._by_name: dict[str, LoadedAdapter] = {}
         self._retired: list[LoadedAdapter] = []
+        self._unadapted = AdapterStats()
         self._free = list(range(room.slots))
 
     def __len__(self) -> int:
@@ -170,6 +174,7 @@ class AdapterRegistry:
 
     def acquire(self, adapter: LoadedAdapter | None) -> None:
         """Note a sequence that drafts with `adapter`; None drafts with none."""
+        self.stats_of(adapter).num_requests += 1
         if adapter is not None:
             assert not adapter.is_retired, "a retired adapter takes no new sequences"
             adapter.num_users += 1
@@ -180,6 +185,26 @@ class AdapterRegistry:
             assert adapter.num_users > 0, "released more often than acquired"
             adapter.num_users -= 1
             self._let_go(adapter)
+
+    def stats_of(self, adapter: LoadedAdapter | None) -> AdapterStats:
+        """Where its sequences are counted, or those of no adapter."""
+        return self._unadapted if adapter is None else adapter.stats
+
+    def stats(
+        self, running: Iterable[LoadedAdapter | None], num_waiting: int
+    ) -> dict[str, AdapterStats]:
+        """By name of what is loaded, never more than there are slots; "" is all others together.
+
+        running: of every running sequence. num_waiting: sequences.
+        """
+        counts = Counter(running)
+        for adapter in self:
+            adapter.stats.num_running = counts.pop(adapter, 0)
+            adapter.stats.num_waiting = adapter.num_users - adapter.stats.num_running
+            num_waiting -= adapter.stats.num_waiting
+        self._unadapted.num_running = counts.total()
+        self._unadapted.num_waiting = num_waiting
+        return {"": self._unadapted, **{adapter.name: adapter.stats for adapter in self}}
 
     def check_integrity(self) -> None:
         """Every slot is free or one adapter's, and nobody waits for a slot without users."""

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from engine.engine import Engine
+from engine.errors import RequestFailed
 from engine.request import Request, SamplingParams
 
 
@@ -28,7 +29,8 @@ class EngineAnswers:
         """The answer to each prompt, its end-of-sequence token included.
 
         temperatures: of each prompt; 0, as all are by default, is greedy. A sampled answer depends
-        on the prompt and `seed` alone, not on its neighbours.
+        on the prompt and `seed` alone, not on its neighbours. Raises RequestFailed where one cannot
+        be computed.
         """
         tokens: list[list[int]] = [[] for _ in prompts]
         for i, prompt in enumerate(prompts):
@@ -40,6 +42,8 @@ class EngineAnswers:
             self.engine.add(Request(str(i), prompt, params, speculation=self.speculation))
         while self.engine.has_work:
             for output in self.engine.step():
+                if output.error is not None:
+                    raise RequestFailed(output.error)
                 tokens[int(output.request_id)] += output.token_ids
         return tokens
 

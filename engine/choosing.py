@@ -12,17 +12,22 @@ from engine.sampling.sampler import Key, choose
 from engine.scheduler import Scheduled
 from engine.speculation.verify import Acceptance, walk
 
+NOT_FINITE = "The model's numbers for this request are not finite."
+
 
 def verify(
     scheduled: list[Scheduled], logits: Tensor, eos_token_ids: Sequence[int]
 ) -> list[Acceptance | None]:
     """Choose at every node and walk; None where the prompt is not finished yet.
 
-    logits: `[nodes of all sequences, vocab]`, in the order of `scheduled`.
+    logits: `[nodes of all sequences, vocab]`, in the order of `scheduled`. A sequence for which
+    that goes wrong, or whose logits are no numbers, is marked as failed.
     """
     # Before anything waits for the logits: a GPU still computes them.
     masks = [_allowed(item) for item in scheduled]
-    chosen = logits.argmax(dim=-1).tolist() if len(logits) else []
+    likeliest = logits.argmax(dim=-1)
+    finite = logits.gather(1, likeliest[:, None]).isfinite().flatten()
+    chosen, sound = torch.stack((likeliest, finite.long())).tolist()
     nodes: list[range] = []
     shaped: list[int] = []
     processed: list[Tensor] = []
@@ -33,7 +38,9 @@ def verify(
         first = rows.stop
         nodes.append(rows)
         plain = allowed is None and item.sequence.request.sampling.plain
-        if item.tree is not None and not plain:
+        if item.tree is None or plain:
+            continue
+        with item.sequence.blamed():
             own = logits[rows.start : rows.stop]
             processed.append(_processed(item, own, allowed, eos_token_ids))
             keys += item.sequence.keys(item.tree.topology.depths)
@@ -41,10 +48,15 @@ def verify(
     if processed:
         for row, token in zip(shaped, choose(torch.cat(processed), keys), strict=True):
             chosen[row] = token
-    return [
-        None if item.tree is None else walk(item.tree, chosen[rows.start : rows.stop])
-        for item, rows in zip(scheduled, nodes, strict=True)
-    ]
+    accepted: list[Acceptance | None] = []
+    for item, rows in zip(scheduled, nodes, strict=True):
+        walked = None
+        if item.tree is not None:
+            walked = walk(item.tree, chosen[rows.start : rows.stop])
+            if not all(sound[rows.start + node] for node in (0, *walked.path)):
+                item.sequence.failure = NOT_FINITE
+        accepted.append(walked)
+    return accepted
 
 
 def _allowed(item: Scheduled) -> Tensor | None:
@@ -52,8 +64,11 @@ def _allowed(item: Scheduled) -> Tensor | None:
     sequence = item.sequence
     if item.tree is None or sequence.constraint is None:
         return None
-    num_early = sequence.request.sampling.min_tokens - sequence.num_generated
-    return sequence.constraint.allowed(item.tree, num_early)
+    allowed: Tensor | None = None
+    with sequence.blamed():
+        num_early = sequence.request.sampling.min_tokens - sequence.num_generated
+        allowed = sequence.constraint.allowed(item.tree, num_early)
+    return allowed
 
 
 def _processed(

@@ -33,6 +33,8 @@ class EngineConfig:
     num_threads: CPU threads of the forward; 0 leaves torch's choice.
     compile: have torch compile the model at the start.
     attention: "sdpa" (torch's own) or "triton" (our kernels, which no GPU has run yet).
+    tensor_parallel_size: ranks that share the model, each a process with a device of its own;
+        memory is per rank, and threads are divided among them.
     deterministic: compute `FIXED_ROWS` rows in every step, each by itself, so that a request's
         tokens do not depend, even in 16 bit, on drafts and on what else is served.
     """
@@ -54,12 +56,19 @@ class EngineConfig:
     num_threads: int = 0
     compile: bool = False
     attention: str = "sdpa"
+    tensor_parallel_size: int = 1
     deterministic: bool = False
 
     def __post_init__(self) -> None:
-        for name in ("block_size", "max_num_seqs", "max_num_batched_tokens", "max_waiting"):
+        counts = ("block_size", "max_num_seqs", "max_num_batched_tokens", "max_waiting")
+        for name in (*counts, "tensor_parallel_size"):
             if getattr(self, name) < 1:
                 raise EngineError(f"{name} must be at least 1, not {getattr(self, name)}")
+        if self.tensor_parallel_size > 1:
+            if self.compile:
+                raise EngineError("a model that several ranks share cannot be compiled")
+            if self.deterministic:  # a sum over ranks may depend on its place in the batch
+                raise EngineError("several ranks cannot be deterministic")
         for name in self.drafters:
             if name not in NAMES:
                 raise EngineError(f"drafters are {', '.join(NAMES)}, not {name!r}")

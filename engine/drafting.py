@@ -26,17 +26,25 @@ from engine.speculation.planner import PLAIN, Adaptive, Fixed, Planner, named
 from engine.speculation.sources import GRAMMAR, NGRAM, PREDICTION
 from engine.speculation.tree import TreeTopology
 from engine.speculation.verify import Acceptance
+from engine.stats import SpecDecodingStats
 
 _Parts: TypeAlias = tuple[Sequence, MaskGroup, list[Chain]]
 
 
 class Drafting:
-    """An engine's draft trees. cost: of its steps; None where the configuration fixes the tree."""
+    """An engine's draft trees.
+
+    cost: of its steps; None where the configuration fixes the tree. stats: where steps are counted.
+    """
 
     def __init__(
-        self, config: EngineConfig, runner: ModelRunner, cost: StepCostModel | None
+        self,
+        config: EngineConfig,
+        runner: ModelRunner,
+        cost: StepCostModel | None,
+        stats: SpecDecodingStats,
     ) -> None:
-        self._config, self._runner, self.cost = config, runner, cost
+        self._config, self._runner, self.cost, self._stats = config, runner, cost, stats
         self._unadapted = Adaptive((), cost) if cost is not None else None
         self._payoff = Payoff()
 
@@ -89,7 +97,9 @@ class Drafting:
             sequence.draft = None
             masks, node = item.tree.topology.masks, acceptance.last_node
             size = masks[node] if sequence.adapter is not None else 0
-            chains = sequence.chains()
+            chains: list[Chain] = []
+            with sequence.blamed():
+                chains = sequence.chains()
             if size or chains:
                 first = segment.mask_row(masks, node)
                 hidden = output.hidden[first : first + size]
@@ -112,7 +122,8 @@ class Drafting:
             trees = planner.draft(ranker, chains_of, len(scheduled))
             for (sequence, *_), tree in zip(parts, trees, strict=True):
                 constraint = sequence.constraint
-                sequence.draft = tree if constraint is None else constraint.prune(tree)
+                with sequence.blamed():
+                    sequence.draft = tree if constraint is None else constraint.prune(tree)
 
     def weigh(
         self,
@@ -122,13 +133,26 @@ class Drafting:
         seconds: float,
         drafting: float,
     ) -> None:
-        """Compare a step with what it would have taken without its drafts and masks."""
+        """Compare a step with what it would have taken without its drafts and masks.
+
+        For as many tokens, plain decoding needs further steps: of the roots alone, since what else
+        the step computed, it would compute once.
+        """
         sequences = sum(item.tree is not None for item in scheduled)
-        if self.cost is None or not sequences:
+        if not sequences:
             return
-        num_rows, drafts = sum(rows.values()), rows[RowKind.NODE] + rows[RowKind.MASK]
-        plain = (seconds - drafting) * self.cost(num_rows - drafts) / self.cost(num_rows)
+        drafts = rows[RowKind.NODE] + rows[RowKind.MASK]
+        rests = self.cost is not None and not self._payoff.pays(sequences)
+        self._stats.steps["drafted" if drafts else "rested" if rests else "plain"] += 1
+        if self.cost is None:
+            return
+        num_rows = sum(rows.values())
+        per_cost = (seconds - drafting) / self.cost(num_rows)
+        plain = per_cost * self.cost(num_rows - drafts)
         tokens = sum(len(output.token_ids) for output in outputs)
+        further = (tokens / sequences - 1) * per_cost * self.cost(sequences)
+        self._stats.seconds += seconds
+        self._stats.plain_seconds += plain + further
         self._payoff.observe(sequences, drafts, tokens, seconds, plain)
 
     def _trust_in(self, sequence: Sequence, num_decoding: int) -> float:

@@ -12,19 +12,19 @@ import torch
 from adapters.format import BitaAdapter
 from engine.adapter_registry import AdapterRegistry, LoadedAdapter, PreparedAdapter, Room
 from engine.admission import token_limit
-from engine.attention.select import pick_backend
 from engine.batch import ForwardBatch, RowKind, SegmentPlan
 from engine.cache.block_pool import BlockPool
-from engine.cache.storage import KVStorage
-from engine.choosing import verify
+from engine.choosing import NOT_FINITE, verify
 from engine.config import EngineConfig
 from engine.drafting import Drafting
 from engine.errors import RequestError
 from engine.grammar.constraint import Constraint
+from engine.model.build import Build, Sizes, build_runner
 from engine.model.compiled import compile_trunk, warm_up
 from engine.model.invariance import check_invariance
-from engine.model.loader import LoadedModel
-from engine.model.runner import ModelOutput, ModelRunner
+from engine.model.loaded import LoadedModel
+from engine.model.memory import free_memory
+from engine.model.runner import ModelOutput
 from engine.request import FinishReason, Request, RequestOutput
 from engine.sampling.logprobs import logprobs
 from engine.scheduler import Scheduled, Scheduler
@@ -47,59 +47,48 @@ class Engine:
     """A loaded model with its adapters, its KV cache and its scheduler."""
 
     def __init__(
-        self, config: EngineConfig, loaded: LoadedModel, adapters: Mapping[str, BitaAdapter]
+        self,
+        config: EngineConfig,
+        loaded: LoadedModel,
+        adapters: Mapping[str, BitaAdapter],
+        build: Build = build_runner,
     ) -> None:
         if config.deterministic:
             config = config.with_fixed_rows()
         self.config, self.loaded = config, loaded
-        facts = loaded.facts
-        self.max_model_len = config.max_model_len or facts.max_positions
+        self.max_model_len = config.max_model_len or loaded.facts.max_positions
         room = Room.of(config.max_adapters, (a.config for a in adapters.values()))
-        # Rows without an adapter name slot 0, so that there is always one.
-        slots = max(1, room.slots)
         num_blocks = self._num_blocks()
         self.max_model_len = min(self.max_model_len, (num_blocks - 1) * config.block_size)
-        storage = KVStorage(
-            num_layers=facts.num_layers,
-            num_kv_heads=facts.num_kv_heads,
-            key_dim=facts.head_dim,
-            value_dim=facts.head_dim,
+        sizes = Sizes(
             num_blocks=num_blocks,
             block_size=config.block_size,
-            adapter_slots=slots,
+            # Rows without an adapter name slot 0, so that there is always one.
+            adapter_slots=max(1, room.slots),
             max_prompts=room.prompts,
+            max_masks=room.masks,
             step_rows=config.max_num_batched_tokens,
             max_segments=config.max_num_seqs,
-            dtype=loaded.dtype,
-            device=loaded.device,
-            kernels=config.attention == "triton",
-        )
-        self.runner = ModelRunner(
-            loaded.model,
-            storage,
-            loaded.route,
-            slots,
-            room.masks,
-            pick_backend(config.attention, loaded.device, config.deterministic),
             fixed_rows=config.max_num_batched_tokens if config.deterministic else 0,
         )
+        self.runner = build(loaded, sizes, config.attention)
         if config.compile:
             compile_trunk(loaded.model, loaded.route)
             warm_up(self.runner)
         if config.deterministic:
-            check_invariance(self.runner, facts.vocab_size)
+            check_invariance(self.runner, loaded.facts.vocab_size)
         self.adapters = AdapterRegistry(room, self.runner.set_adapter)
         cost = None
         if config.tree == "auto":
             cost = step_cost(self.runner, loaded, config, self.max_model_len)
-        self.drafting = Drafting(config, self.runner, cost)
+        self._stats = EngineStats()
+        self.drafting = Drafting(config, self.runner, cost, self._stats.speculation)
         for name, adapter in adapters.items():
             self.adapters.load(name, self.prepare(adapter), config.adapters.get(name, ""))
         self.scheduler = Scheduler(
             config, BlockPool(num_blocks, config.block_size), self.drafting.first
         )
         self.sequences: dict[str, Sequence] = {}
-        self._stats = EngineStats()
 
     def prepare(self, adapter: BitaAdapter) -> PreparedAdapter:
         """All that takes time before `adapters.load`; another thread may do it beside steps.
@@ -165,7 +154,11 @@ class Engine:
         return self.scheduler.has_work
 
     def step(self) -> list[RequestOutput]:
-        """Run one forward for everything that is scheduled; new tokens by request."""
+        """Run one forward for everything that is scheduled; new tokens by request.
+
+        What goes wrong for one request alone ends that one, with an output that says so. What goes
+        wrong in the forward is raised; the state of all requests is unknown then.
+        """
         clock = PhaseClock(self._stats.step_seconds)
         scheduled = self.scheduler.schedule()
         if not scheduled:
@@ -177,8 +170,11 @@ class Engine:
         clock.ended("forward")
         self._report_prompts(scheduled, batch, output)
         accepted = verify(scheduled, output.logits, self.loaded.eos_token_ids)
+        all_finite = self._all_finite(scheduled, batch, output, accepted)
         clock.ended("verify")
         self._commit(scheduled, batch, accepted)
+        if not all_finite:
+            self.runner.clean_step_buffer()
         clock.ended("commit")
         outputs = self._emit(scheduled, output, accepted)
         clock.ended("emit")
@@ -196,6 +192,8 @@ class Engine:
         stats.num_preemptions = scheduler.num_preemptions
         stats.prefix_cache_queries = scheduler.prefix_queries
         stats.prefix_cache_hits = scheduler.prefix_hits
+        running = [sequence.adapter for sequence in scheduler.running]
+        stats.adapters = self.adapters.stats(running, stats.num_waiting)
         return stats
 
     def _batch(self, scheduled: list[Scheduled]) -> ForwardBatch:
@@ -238,9 +236,30 @@ class Engine:
             for start in range(first, end, size):
                 stop = min(start + size, end)
                 row = segment.start + start - segment.num_past
-                logits = self.runner.score(output.hidden[row : row + stop - start])
-                ahead = sequence.token_ids[start + 1 : stop + 1]
-                sequence.prompt_logprobs += logprobs(logits, ahead, top)
+                with sequence.blamed():
+                    logits = self.runner.score(output.hidden[row : row + stop - start])
+                    ahead = sequence.token_ids[start + 1 : stop + 1]
+                    sequence.prompt_logprobs += logprobs(logits, ahead, top)
+
+    def _all_finite(
+        self,
+        scheduled: list[Scheduled],
+        batch: ForwardBatch,
+        output: ModelOutput,
+        accepted: list[Acceptance | None],
+    ) -> bool:
+        """Whether all rows are finite numbers; whoever needs one that is not has failed."""
+        finite = output.hidden.isfinite().all(dim=-1)
+        if finite.all():
+            return True
+        sound = finite.tolist()
+        for item, segment, acceptance in zip(scheduled, batch.segments, accepted, strict=True):
+            rows = list(range(segment.start, segment.root))
+            if acceptance is not None:
+                rows += [segment.root, *(segment.root + node for node in acceptance.path)]
+            if not all(sound[row] for row in rows):
+                item.sequence.failure = NOT_FINITE
+        return False
 
     def _commit(
         self, scheduled: list[Scheduled], batch: ForwardBatch, accepted: list[Acceptance | None]
@@ -250,68 +269,89 @@ class Engine:
         target: list[int] = []
         size = self.config.block_size
         for item, segment, acceptance in zip(scheduled, batch.segments, accepted, strict=True):
+            if item.sequence.failure is not None:
+                continue
             rows = list(range(segment.start, segment.root))
             if acceptance is not None:
                 rows += [segment.root, *(segment.root + node for node in acceptance.path)]
             table, past = item.sequence.block_table, segment.num_past
             target += [table[p // size] * size + p % size for p in range(past, past + len(rows))]
             source += batch.scratch_slots[rows].tolist()
-        self.runner.storage.commit(source, target)
+        self.runner.commit(source, target)
 
     def _emit(
         self, scheduled: list[Scheduled], output: ModelOutput, accepted: list[Acceptance | None]
     ) -> list[RequestOutput]:
-        """Append the accepted tokens, end what has ended, and say what is new."""
+        """Append the accepted tokens, end what has ended or failed, and say what is new."""
         outputs = []
         first = 0
         for item, acceptance in zip(scheduled, accepted, strict=True):
-            sequence = item.sequence
-            if acceptance is None or item.tree is None:
-                self.scheduler.committed(sequence, item.num_causal)
-                continue
-            tokens = self._until_end(sequence, acceptance.tokens(item.tree))
-            if sequence.constraint is not None:
-                tokens = self._as_constrained(sequence, sequence.constraint, tokens)
-            if item.tree.reached:
-                sequence.trust.observe(item.tree, acceptance.path)
-            decoding = sequence.num_generated > 0
-            wanted = sequence.request.sampling.prompt_logprobs is not None and not decoding
-            sequence.append(tokens)
-            self.scheduler.committed(
-                sequence, item.num_causal + 1 + min(len(acceptance.path), len(tokens))
-            )
-            if decoding:
-                sources = item.tree.sources
-                hits = [sources[node] for node in acceptance.path[: len(tokens) - 1]]
-                sequence.receipt.add(item.tree.num_drafts, len(hits))
-                self._stats.speculation.add(sources[1:], hits)
-            report = None
-            if sequence.request.sampling.logprobs is not None:
-                rows = [first, *(first + node for node in acceptance.path)][: len(tokens)]
-                report = logprobs(output.logits[rows], tokens, sequence.request.sampling.logprobs)
-            first += len(item.tree.token_ids)
-            traced = None
-            if sequence.request.trace:
-                drafted = [item.tree.sources[node] for node in acceptance.path]
-                traced = [*drafted, 0][: len(tokens)]
-            outputs.append(
-                RequestOutput(
-                    request_id=sequence.request.request_id,
-                    token_ids=tokens,
-                    logprobs=report,
-                    sources=traced,
-                    prompt_logprobs=sequence.prompt_logprobs if wanted else None,
-                    finish_reason=sequence.finish_reason,
-                    stop_reason=sequence.stop_reason,
-                    num_prompt_tokens=sequence.num_prompt_tokens,
-                    num_cached_tokens=sequence.num_cached_tokens,
-                    num_generated_tokens=sequence.num_generated,
-                    speculation=sequence.receipt,
-                )
-            )
+            sequence, last = item.sequence, first + item.num_nodes
+            new: RequestOutput | None = None
+            if sequence.failure is None:
+                with sequence.blamed():
+                    new = self._advance(item, acceptance, output.logits[first:last])
+            first = last
+            if sequence.failure is not None:
+                sequence.finish_reason = FinishReason.ABORT
+                name, error = sequence.request.request_id, sequence.failure
+                new = RequestOutput(name, [], finish_reason=FinishReason.ABORT, error=error)
+            if new is not None:
+                outputs.append(new)
             if sequence.finish_reason is not None:
                 self.abort(sequence.request.request_id)
         return outputs
+
+    def _advance(
+        self, item: Scheduled, acceptance: Acceptance | None, logits: torch.Tensor
+    ) -> RequestOutput | None:
+        """What a step brought one sequence; None where its prompt is not finished yet.
+
+        logits: `[its nodes, vocab]`.
+        """
+        sequence = item.sequence
+        if acceptance is None or item.tree is None:
+            self.scheduler.committed(sequence, item.num_causal)
+            return None
+        tokens = self._until_end(sequence, acceptance.tokens(item.tree))
+        if sequence.constraint is not None:
+            tokens = self._as_constrained(sequence, sequence.constraint, tokens)
+        if item.tree.reached:
+            sequence.trust.observe(item.tree, acceptance.path)
+        decoding = sequence.num_generated > 0
+        wanted = sequence.request.sampling.prompt_logprobs is not None and not decoding
+        sequence.append(tokens)
+        self.scheduler.committed(
+            sequence, item.num_causal + 1 + min(len(acceptance.path), len(tokens))
+        )
+        if decoding:
+            sources = item.tree.sources
+            hits = [sources[node] for node in acceptance.path[: len(tokens) - 1]]
+            sequence.receipt.add(item.tree.num_drafts, len(hits))
+            self._stats.speculation.add(sources[1:], hits)
+            self.adapters.stats_of(sequence.adapter).add(len(hits))
+        report = None
+        if sequence.request.sampling.logprobs is not None:
+            rows = [0, *acceptance.path][: len(tokens)]
+            report = logprobs(logits[rows], tokens, sequence.request.sampling.logprobs)
+        traced = None
+        if sequence.request.trace:
+            drafted = [item.tree.sources[node] for node in acceptance.path]
+            traced = [*drafted, 0][: len(tokens)]
+        return RequestOutput(
+            request_id=sequence.request.request_id,
+            token_ids=tokens,
+            logprobs=report,
+            sources=traced,
+            prompt_logprobs=sequence.prompt_logprobs if wanted else None,
+            finish_reason=sequence.finish_reason,
+            stop_reason=sequence.stop_reason,
+            num_prompt_tokens=sequence.num_prompt_tokens,
+            num_cached_tokens=sequence.num_cached_tokens,
+            num_generated_tokens=sequence.num_generated,
+            speculation=sequence.receipt,
+            timing=None if decoding else sequence.timing(),
+        )
 
     def _until_end(self, sequence: Sequence, tokens: list[int]) -> list[int]:
         """The tokens up to the one that ends the sequence; sets why it ended."""
@@ -355,15 +395,20 @@ class Engine:
         return (named or self.adapters.default) if self.drafting.uses(request, "bita") else None
 
     def _num_blocks(self) -> int:
-        """KV blocks that fit the memory given, and no more than all sequences could use."""
-        facts, size = self.loaded.facts, self.config.block_size
-        token_bytes = 2 * facts.num_layers * facts.num_kv_heads * facts.head_dim
-        block_bytes = token_bytes * self.loaded.dtype.itemsize * size
+        """KV blocks that fit the memory given, and no more than all sequences could use.
+
+        Every rank has all blocks, each with its own KV heads, in memory of its own.
+        """
+        loaded, size = self.loaded, self.config.block_size
+        facts = loaded.facts
+        token_bytes = 2 * facts.num_layers * len(loaded.own_kv_heads) * facts.head_dim
+        block_bytes = token_bytes * loaded.dtype.itemsize * size
         memory = self.config.kv_cache_memory
         if not memory:
             memory = CPU_KV_BYTES
-            if self.loaded.device.type == "cuda":
-                memory = int(torch.cuda.mem_get_info(self.loaded.device)[0] * GPU_KV_SHARE)
+            if loaded.device.type == "cuda":
+                free = loaded.free_memory or free_memory(loaded.device)
+                memory = int(free * GPU_KV_SHARE)
         useful = self.config.max_num_seqs * (-(-self.max_model_len // size) + 1)
         return max(2, min(memory // block_bytes, useful))
 

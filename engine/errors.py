@@ -9,7 +9,9 @@ EngineError
 ├── NoFreeSlot                        no slot is left for another adapter
 ├── UnsupportedModel                  the model cannot be served exactly; says why
 ├── EngineOverloaded(retry_after)     the waiting queue is full
+├── RequestFailed                     computing this request went wrong; others go on
 └── EngineDead                        the engine process is gone
+    └── EngineStopped                 the server ended it
 """
 
 
@@ -57,5 +59,13 @@ class EngineOverloaded(EngineError):
         self.retry_after = retry_after
 
 
+class RequestFailed(EngineError):
+    """Computing this request went wrong, and no other."""
+
+
 class EngineDead(EngineError):
     """The engine process ended or stopped answering."""
+
+
+class EngineStopped(EngineDead):
+    """The engine was told to end: the server stops."""

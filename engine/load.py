@@ -15,8 +15,10 @@ from engine.adapter_registry import PreparedAdapter
 from engine.config import EngineConfig, ModelInfo
 from engine.engine import Engine
 from engine.errors import AdapterRefused, EngineError
+from engine.model.build import Build, build_runner
 from engine.model.facts import model_facts
-from engine.model.loader import LoadedModel, fingerprint, load_model
+from engine.model.loaded import LoadedModel
+from engine.model.loader import fingerprint, load_model
 
 log = logging.getLogger("bita.engine")
 
@@ -28,9 +30,7 @@ def load_engine(config: EngineConfig, skip_bad_adapters: bool = False) -> Engine
     Raises UnsupportedModel, or EngineError where an adapter does not fit the model.
     """
     transformers_logging.disable_progress_bar()
-    if config.num_threads:
-        torch.set_num_threads(config.num_threads)
-    loaded = load_model(config.model, config.device, config.dtype)
+    loaded, build = _load_model(config)
     adapters: dict[str, BitaAdapter] = {}
     for name, folder in config.adapters.items():
         try:
@@ -40,9 +40,21 @@ def load_engine(config: EngineConfig, skip_bad_adapters: bool = False) -> Engine
                 raise EngineError(str(error)) from error
             log.error("the adapter %s is left out: %s", name, error)
     try:
-        return Engine(config, loaded, adapters)
+        return Engine(config, loaded, adapters, build)
     except ValueError as error:
         raise EngineError(str(error)) from error
+
+
+def _load_model(config: EngineConfig) -> tuple[LoadedModel, Build]:
+    """The model, and how a runner of it is made."""
+    if config.num_threads:
+        torch.set_num_threads(config.num_threads)
+    if config.tensor_parallel_size > 1:
+        # Only here, since most engines have one rank and need none of it.
+        from engine.parallel.leader import load_sharded
+
+        return load_sharded(config)
+    return load_model(config.model, config.device, config.dtype), build_runner
 
 
 def prepare_adapter(engine: Engine, folder: str) -> PreparedAdapter:
@@ -82,6 +94,8 @@ def model_info(engine: Engine) -> ModelInfo:
     """What the engine says of itself when it is ready."""
     loaded, config = engine.loaded, engine.config
     dtype = str(loaded.dtype).removeprefix("torch.")
+    # Sums of several ranks are rounded otherwise.
+    ranks = [f"{loaded.ranks} ranks"] if loaded.ranks > 1 else []
     steps = "deterministic" if config.deterministic else ""
     return ModelInfo(
         model=config.model,
@@ -95,7 +109,7 @@ def model_info(engine: Engine) -> ModelInfo:
         route=loaded.route.value,
         num_blocks=engine.runner.storage.num_blocks,
         block_size=config.block_size,
-        fingerprint=fingerprint(config.model, dtype, steps, package_version()),
+        fingerprint=fingerprint(config.model, dtype, steps, package_version(), *ranks),
     )
 
 

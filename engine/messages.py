@@ -21,11 +21,12 @@ from engine.request import (
     RequestOutput,
     SamplingParams,
     SpecReceipt,
+    Timing,
     TokenLogprob,
 )
-from engine.stats import EngineStats, SpecDecodingStats
+from engine.stats import AdapterStats, EngineStats, SpecDecodingStats
 
-VERSION = 6
+VERSION = 7
 HEADER_BYTES = 4
 MAX_BYTES = 1 << 28
 
@@ -112,10 +113,13 @@ class AdaptersChanged:
 
 @dataclass(frozen=True, slots=True)
 class Outputs:
-    """New tokens of a step, and the heartbeat: sent without outputs while idle."""
+    """New tokens of a step, and the heartbeat: sent without outputs while idle.
+
+    stats: now and then, not with every step.
+    """
 
     outputs: list[RequestOutput]
-    stats: EngineStats
+    stats: EngineStats | None
 
 
 AdapterChange = LoadAdapter | UnloadAdapter
@@ -176,11 +180,15 @@ def _output(data: dict[str, Any]) -> RequestOutput:
             ]
     if data["finish_reason"] is not None:
         data["finish_reason"] = FinishReason(data["finish_reason"])
+    if data["timing"] is not None:
+        data["timing"] = Timing(**data["timing"])
     return RequestOutput(**{**data, "speculation": SpecReceipt(**data["speculation"])})
 
 
 def _stats(data: dict[str, Any]) -> EngineStats:
-    return EngineStats(**{**data, "speculation": SpecDecodingStats(**data["speculation"])})
+    data["speculation"] = SpecDecodingStats(**data["speculation"])
+    data["adapters"] = {n: AdapterStats(**stats) for n, stats in data["adapters"].items()}
+    return EngineStats(**data)
 
 
 def _config(data: dict[str, Any]) -> EngineConfig:
@@ -197,6 +205,6 @@ _BUILDERS = {
     "Ready": lambda d: {**d, "info": _info(d["info"])},
     "Outputs": lambda d: {
         "outputs": [_output(o) for o in d["outputs"]],
-        "stats": _stats(d["stats"]),
+        "stats": d["stats"] and _stats(d["stats"]),
     },
 }

@@ -13,14 +13,16 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import os
 import queue
 import signal
 import socket
 import sys
 import threading
+import time
 import traceback
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import NoReturn, TypeAlias
 
 from engine.adapter_registry import PreparedAdapter
 from engine.engine import Engine
@@ -48,6 +50,7 @@ from engine.messages import (
 from engine.request import Request
 
 BEAT_SECONDS = 0.5
+STATS_SECONDS = 0.1
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +73,8 @@ def serve(connection: socket.socket) -> None:
 
 def _serve(connection: socket.socket) -> None:
     first = _receive(connection)
+    if first is None:
+        return
     if not isinstance(first, Start) or first.version != VERSION:
         raise EngineDead(f"expected Start of version {VERSION}, got {first!r}")
     engine = _load(connection, first)
@@ -111,6 +116,7 @@ def _loop(
     to_read: queue.SimpleQueue[LoadAdapter | None],
     compiling: CompileQueue,
 ) -> None:
+    told = 0.0
     while True:
         try:
             message = inbox.get(timeout=BEAT_SECONDS) if not engine.has_work else inbox.get_nowait()
@@ -123,8 +129,12 @@ def _loop(
             pass
         for request_id, error in compiling.overdue():
             connection.sendall(encode(_refusal(request_id, error)))
-        outputs = engine.step()
-        connection.sendall(encode(Outputs(outputs, engine.stats())))
+        outputs, now = engine.step(), time.monotonic()
+        stats = None
+        # Always with the last step: what is read while nothing runs is exact.
+        if now - told >= STATS_SECONDS or not engine.has_work:
+            stats, told = engine.stats(), now
+        connection.sendall(encode(Outputs(outputs, stats)))
 
 
 def _handle(
@@ -158,7 +168,7 @@ def _handle(
 def _add(engine: Engine, connection: socket.socket, request: Request) -> None:
     try:
         engine.add(request)
-    except EngineError as error:
+    except Exception as error:
         connection.sendall(encode(_refusal(request.request_id, error)))
 
 
@@ -226,11 +236,23 @@ def _exactly(connection: socket.socket, count: int) -> bytes:
     return bytes(parts)
 
 
-def main() -> None:
+def main() -> NoReturn:
     """Serve on the inherited socket whose number is the only argument."""
-    # Ctrl-C reaches the whole process group; the server decides when the engine stops.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    serve(socket.socket(fileno=int(sys.argv[1])))
+    # Ctrl-C reaches the whole process group, and systemd's SIGTERM every process of a service; the
+    # server decides when the engine stops.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
+    status = 1
+    try:
+        serve(socket.socket(fileno=int(sys.argv[1])))
+        status = 0
+    except Exception:
+        traceback.print_exc()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    # Not the interpreter's own end: it stops threads that are inside C++ code wherever they are,
+    # which the C++ runtime answers with `terminate` and a core dump.
+    os._exit(status)
 
 
 if __name__ == "__main__":

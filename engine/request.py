@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
@@ -143,6 +144,7 @@ class Request:
     priority: smaller runs first; equal priorities in order of arrival.
     cache_salt: cached KV is shared between requests of the same salt alone.
     grammar: what the output must match, or None.
+    arrived: when, in seconds of `time.monotonic`, a clock that all processes of a machine share.
     """
 
     request_id: str
@@ -157,6 +159,7 @@ class Request:
     priority: int = 0
     cache_salt: str = ""
     grammar: Grammar | None = None
+    arrived: float = field(default_factory=time.monotonic, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -208,6 +211,18 @@ class SpecReceipt:
         return 1 + self.num_accepted_tokens / self.num_forwards if self.num_forwards else 0.0
 
 
+@dataclass(frozen=True, slots=True)
+class Timing:
+    """How a request began, in seconds.
+
+    queue: from its arrival until a step first computed some of it. prefill: from there to the
+    first token; a preemption on the way is part of it.
+    """
+
+    queue: float
+    prefill: float
+
+
 @dataclass(slots=True)
 class RequestOutput:
     """New tokens of one request after one step.
@@ -219,7 +234,9 @@ class RequestOutput:
     nobody had drafted. prompt_logprobs: with the first output, where asked for, an entry for every
     token of the prompt but its first.
     stop_reason: the stop string or stop token id that ended it, None for the end-of-sequence token.
+    error: why it was aborted, where computing it went wrong; there is nothing else then.
     num_cached_tokens: prompt tokens whose KV came from the prefix cache.
+    timing: with the first output alone.
     """
 
     request_id: str
@@ -230,7 +247,9 @@ class RequestOutput:
     prompt_logprobs: list[TokenLogprob] | None = None
     finish_reason: FinishReason | None = None
     stop_reason: str | int | None = None
+    error: str | None = None
     num_prompt_tokens: int = 0
     num_cached_tokens: int = 0
     num_generated_tokens: int = 0
     speculation: SpecReceipt = field(default_factory=SpecReceipt)
+    timing: Timing | None = None

@@ -8,6 +8,7 @@ last gives up its KV and is computed again later.
 
 from __future__ import annotations
 
+import time
 from bisect import insort
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -162,6 +163,8 @@ class Scheduler:
         self.waiting.remove(sequence)
         self.running.append(sequence)
         sequence.status = SequenceStatus.RUNNING
+        if sequence.scheduled is None:
+            sequence.scheduled = time.monotonic()
         if sequence.num_generated == 0:
             sequence.num_cached_tokens = sequence.num_computed_tokens
             self.prefix_queries += sequence.num_prompt_tokens

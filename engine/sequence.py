@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import logging
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from enum import Enum, auto
 
 from engine.adapter_registry import LoadedAdapter
 from engine.cache.prefix import ROOT, root_of
 from engine.grammar.constraint import Constraint
-from engine.request import FinishReason, Request, SpecReceipt, TokenLogprob
+from engine.request import FinishReason, Request, SpecReceipt, Timing, TokenLogprob
 from engine.sampling.sampler import Key
 from engine.speculation.drafter import Chain, Drafter
 from engine.speculation.tree import MAX_ROWS, DraftTree
 from engine.speculation.trust import Trust
+
+log = logging.getLogger("bita.engine")
 
 
 class SequenceStatus(Enum):
@@ -38,6 +43,8 @@ class Sequence:
     adapter: the one that drafts, None for none; trust: in what it says of this request.
     drafters: other sources of drafts.
     constraint: where it stands in its grammar, if it has one.
+    failure: why it cannot go on, once it cannot.
+    scheduled: when it first was, by the clock of `Request.arrived`; None before.
     seed: key of the sampling noise.
     """
 
@@ -61,12 +68,23 @@ class Sequence:
     status: SequenceStatus = SequenceStatus.WAITING
     finish_reason: FinishReason | None = None
     stop_reason: int | None = None
+    failure: str | None = None
     receipt: SpecReceipt = field(default_factory=SpecReceipt)
+    scheduled: float | None = None
 
     def __post_init__(self) -> None:
         self.token_ids = list(self.request.token_ids)
         self.num_prompt_tokens = len(self.token_ids)
         self.cache_root = root_of(self.request.cache_salt)
+
+    @contextmanager
+    def blamed(self) -> Iterator[None]:
+        """Whatever goes wrong inside is this request's: it fails, and the others go on."""
+        try:
+            yield
+        except Exception:
+            log.exception("request %s failed", self.request.request_id)
+            self.failure = "The server could not compute this request."
 
     @property
     def num_uncomputed(self) -> int:
@@ -111,6 +129,11 @@ class Sequence:
         # The last one comes without a draft, from the last accepted node.
         limit = min(MAX_ROWS, self.max_tokens - self.num_generated) - 1
         return [c for drafter in self.drafters for c in drafter.propose(limit) if c.tokens]
+
+    def timing(self) -> Timing:
+        """How it began, now that its first token is there."""
+        assert self.scheduled is not None, "a token before any step"
+        return Timing(self.scheduled - self.request.arrived, time.monotonic() - self.scheduled)
 
     @property
     def order(self) -> int:

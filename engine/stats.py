@@ -11,6 +11,10 @@ from engine.speculation.sources import NAMES, count
 PHASES = ("schedule", "batch", "forward", "verify", "commit", "emit", "draft")
 """Of a step, in their order."""
 
+CHOICES = ("drafted", "plain", "rested")
+"""What a decoding step verified: drafts or masks; none, as the planner chose or for want of any;
+none, since drafting did not pay (`speculation.payoff`)."""
+
 
 @dataclass(slots=True)
 class SpecDecodingStats:
@@ -22,6 +26,9 @@ class SpecDecodingStats:
         the bonus token included, whether or not anything was drafted.
     drafted_by_source, accepted_by_source: draft tokens by who proposed them; one that several
         proposed counts for each.
+    steps: steps in which a sequence decoded, by choice.
+    seconds, plain_seconds: what they took, and what plain decoding would have taken for the same
+        tokens, as the cost of steps tells (`Drafting.weigh`); both 0 where the tree is fixed.
     """
 
     num_drafts: int = 0
@@ -31,6 +38,9 @@ class SpecDecodingStats:
     acceptance_lengths: list[int] = field(default_factory=list)
     drafted_by_source: dict[str, int] = field(default_factory=lambda: dict.fromkeys(NAMES, 0))
     accepted_by_source: dict[str, int] = field(default_factory=lambda: dict.fromkeys(NAMES, 0))
+    steps: dict[str, int] = field(default_factory=lambda: dict.fromkeys(CHOICES, 0))
+    seconds: float = 0.0
+    plain_seconds: float = 0.0
 
     @property
     def mean_acceptance_length(self) -> float:
@@ -55,8 +65,25 @@ class SpecDecodingStats:
         _grow(self.num_accepted_tokens_per_pos, accepted)
         for depth in range(accepted):
             self.num_accepted_tokens_per_pos[depth] += 1
-        _grow(self.acceptance_lengths, accepted + 1)
-        self.acceptance_lengths[accepted] += 1
+        _count_one(self.acceptance_lengths, accepted)
+
+
+@dataclass(slots=True)
+class AdapterStats:
+    """What one adapter does, since it was loaded.
+
+    num_requests: that drafted with it. num_running, num_waiting: gauges, requests.
+    acceptance_lengths: as `SpecDecodingStats` has them.
+    """
+
+    num_requests: int = 0
+    num_running: int = 0
+    num_waiting: int = 0
+    acceptance_lengths: list[int] = field(default_factory=list)
+
+    def add(self, accepted: int) -> None:
+        """Count one decoding forward of one sequence, by the draft tokens accepted."""
+        _count_one(self.acceptance_lengths, accepted)
 
 
 @dataclass(slots=True)
@@ -69,6 +96,7 @@ class EngineStats:
     num_forwards: steps that ran the model. step_seconds: their total time, by phase. On a GPU the
         forward is only launched in its phase; verify waits for it.
     rows: rows computed, by kind (prefill, root, node, mask).
+    adapters: by name of those that are loaded; "" for requests without one.
     """
 
     num_running: int = 0
@@ -83,6 +111,7 @@ class EngineStats:
         default_factory=lambda: {"prefill": 0, "root": 0, "node": 0, "mask": 0}
     )
     speculation: SpecDecodingStats = field(default_factory=SpecDecodingStats)
+    adapters: dict[str, AdapterStats] = field(default_factory=dict)
 
 
 class PhaseClock:
@@ -99,6 +128,11 @@ class PhaseClock:
         self.total += seconds
         self._last = now
         return seconds
+
+
+def _count_one(counts: list[int], index: int) -> None:
+    _grow(counts, index + 1)
+    counts[index] += 1
 
 
 def _grow(counts: list[int], length: int) -> None:

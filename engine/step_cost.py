@@ -17,7 +17,7 @@ from pathlib import Path
 import torch
 
 from engine.config import EngineConfig
-from engine.model.loader import LoadedModel
+from engine.model.loaded import LoadedModel
 from engine.model.runner import ModelRunner
 from engine.model.trial import trial_forward, trial_ranking
 from engine.speculation.cost import StepCostModel, measure
@@ -45,6 +45,7 @@ def step_cost(
         "route": loaded.route.value,
         "compile": config.compile,
         "attention": config.attention,
+        "ranks": loaded.ranks,
         "deterministic": config.deterministic,
         "max_rows": max_rows,
     }

@@ -11,13 +11,10 @@ from starlette.responses import Response
 
 from server.context import record_of
 from server.generation import IndexedOutputs
-from server.logging import RequestRecord
+from server.logging import CLIENT_CLOSED_REQUEST, RequestRecord
 from server.serving import serving_of
 from server.sse import CHUNKS, ClientDisconnected, Event, EventStream, Framing, until_disconnect
 from server.wire import json_response
-
-CLIENT_CLOSED_REQUEST = 499
-"""nginx's status for a client that went away; only the log sees it."""
 
 
 class Reply(Protocol):

@@ -45,6 +45,7 @@ async def prompt_of(body: ChatCompletionRequest, serving: Serving) -> list[int]:
         serving,
         body,
         body.shown_tools,
+        salt=body.cache_salt or "",
         reasoning_effort=body.reasoning_effort,
         verbosity=None if body.verbosity == "medium" else body.verbosity,
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from typing import Protocol
 
@@ -16,7 +17,8 @@ class Client(Protocol):
     """An engine as the server sees it.
 
     info, tokenizer: there after `start`; `info.adapters` is what is loaded now.
-    stats: the latest counters. is_ready: whether new requests are served.
+    stats: the latest counters. is_ready: whether new requests are served. num_restarts: engines
+    that were started after the first. failed: set once there will be no engine any more.
     heartbeat_age: seconds since its last sign of life.
     """
 
@@ -24,6 +26,8 @@ class Client(Protocol):
     tokenizer: Tokenizer
     stats: EngineStats
     is_ready: bool
+    num_restarts: int
+    failed: asyncio.Event
 
     @property
     def heartbeat_age(self) -> float:
@@ -35,7 +39,11 @@ class Client(Protocol):
         ...
 
     async def stop(self) -> None:
-        """End the engine; running requests get EngineDead."""
+        """End the engine; running requests get EngineStopped."""
+        ...
+
+    def check_room(self, count: int) -> None:
+        """Raises EngineOverloaded where so many requests more could not all run or wait."""
         ...
 
     async def load_adapter(self, name: str, folder: str) -> None:
@@ -49,6 +57,6 @@ class Client(Protocol):
     def generate(self, request: Request) -> AsyncIterator[RequestOutput]:
         """An async generator of a request's outputs; closing it early aborts the request.
 
-        Raises RequestError, EngineOverloaded or EngineDead while it is iterated.
+        Raises RequestError, EngineOverloaded, RequestFailed or EngineDead while it is iterated.
         """
         ...

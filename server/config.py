@@ -22,15 +22,16 @@ class ServerConfig:
     admin_key: the key that may load and unload adapters; None lets nobody.
     adapter_dir: folder that adapters may be loaded from; None loads none.
     prompt_log: file that prompts are appended to, for tuning; None keeps none.
+    otlp_traces_endpoint: URL that spans are sent to; None leaves it to OpenTelemetry's variables.
     served_model_names: names the model answers to; none takes its folder's name.
     chat_template: file of a chat template to be used in place of the model's own.
     tool_call_parser, reasoning_parser: names of the forms the model writes calls and reasoning in;
         AUTO takes them from its template, any other name looks for none.
     max_body_bytes: bytes of a request's body.
     max_concurrent_requests: requests served at once; further ones get 429.
-    drain_seconds: seconds that running requests get to end in after SIGTERM.
+    shutdown_timeout: seconds that running requests get to end in when the server stops.
     keep_alive_seconds: seconds that a stream may be silent before a comment is sent in it.
-    stall_seconds: seconds without a sign of life after which the engine counts as hung.
+    watchdog_timeout: seconds without a sign of life after which the engine counts as hung.
     """
 
     engine: EngineConfig
@@ -40,15 +41,16 @@ class ServerConfig:
     admin_key: str | None = None
     adapter_dir: Path | None = None
     prompt_log: Path | None = None
+    otlp_traces_endpoint: str | None = None
     served_model_names: tuple[str, ...] = ()
     chat_template: Path | None = None
     tool_call_parser: str = AUTO
     reasoning_parser: str = AUTO
     max_body_bytes: int = 4 * MIB
     max_concurrent_requests: int = 256
-    drain_seconds: int = 30
+    shutdown_timeout: float = 30.0
     keep_alive_seconds: float = 15.0
-    stall_seconds: float = 60.0
+    watchdog_timeout: float = 120.0
 
     @property
     def model_names(self) -> tuple[str, ...]:

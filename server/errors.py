@@ -23,10 +23,13 @@ from engine.errors import (
     ContextLengthExceeded,
     EngineDead,
     EngineOverloaded,
+    EngineStopped,
     NoFreeSlot,
     RequestError,
+    RequestFailed,
     UnknownAdapter,
 )
+from server.logging import record_in
 from server.wire import json_response
 
 INVALID_REQUEST = "invalid_request_error"
@@ -58,7 +61,7 @@ _MESSAGES = re.compile(r"(/v1)?/messages(/.*)?")
 
 @dataclass
 class ApiError(Exception):
-    """An error as it goes over the wire."""
+    """An error as it goes over the wire. request_id: of the request it ends (`noted`)."""
 
     status: int
     message: str
@@ -66,6 +69,7 @@ class ApiError(Exception):
     param: str | None = None
     code: str | None = None
     headers: dict[str, str] = field(default_factory=dict)
+    request_id: str | None = None
 
     def envelope(self) -> dict[str, Any]:
         """The body of the answer, or the data of an event in a stream."""
@@ -75,6 +79,7 @@ class ApiError(Exception):
                 "type": self.type,
                 "param": None if self.param is None else _bounded(self.param, MAX_PARAM),
                 "code": self.code,
+                "request_id": self.request_id,
             }
         }
 
@@ -83,7 +88,8 @@ class ApiError(Exception):
         message = _bounded(self.message, MAX_MESSAGE)
         named = f"{_bounded(self.param, MAX_PARAM)}: {message}" if self.param else message
         kind = _ANTHROPIC.get(self.status, "api_error" if self.status >= 500 else INVALID_REQUEST)
-        return {"type": "error", "error": {"type": kind, "message": named}}
+        error = {"type": kind, "message": named}
+        return {"type": "error", "error": error, "request_id": self.request_id}
 
     def response(self) -> Response:
         """The answer itself, as the endpoint that was asked words its errors."""
@@ -96,7 +102,7 @@ class _ErrorResponse(Response):
         self._error = error
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        error = self._error
+        error = noted(self._error, scope)
         body = error.anthropic() if _MESSAGES.fullmatch(scope["path"]) else error.envelope()
         await json_response(body, error.status, error.headers)(scope, receive, send)
 
@@ -148,6 +154,10 @@ def as_api_error(error: Exception) -> ApiError:
             return invalid(str(error), error.field)
         case EngineOverloaded():
             return overloaded(str(error), error.retry_after)
+        case RequestFailed():
+            return ApiError(500, str(error), SERVER_ERROR, code="request_failed")
+        case EngineStopped():
+            return unavailable("The server is shutting down.")
         case EngineDead():
             return unavailable("The engine is not available; it is being restarted.")
         case RequestValidationError():
@@ -158,13 +168,21 @@ def as_api_error(error: Exception) -> ApiError:
     return ApiError(500, "The server had an error.", SERVER_ERROR, code="internal_error")
 
 
+def noted(error: Exception, scope: Scope) -> ApiError:
+    """The error that ends a request, worded, with that request's id; its record learns of it."""
+    worded, record = as_api_error(error), record_in(scope)
+    worded.request_id = record.request_id
+    record.error, record.error_status = worded.code or worded.type, worded.status
+    return worded
+
+
 def install(app: FastAPI) -> None:
     """Have the application answer every error it foresees with the envelope."""
 
     async def handle(_: Request, error: Exception) -> Response:
         return as_api_error(error).response()
 
-    for kind in (ApiError, RequestError, NoFreeSlot, EngineOverloaded, EngineDead):
+    for kind in (ApiError, RequestError, NoFreeSlot, EngineOverloaded, RequestFailed, EngineDead):
         app.add_exception_handler(kind, handle)
     app.add_exception_handler(RequestValidationError, handle)
     app.add_exception_handler(HTTPException, handle)

@@ -86,8 +86,8 @@ class Formats:
     def _parser(self, body: ChatCompletionRequest) -> ToolCallParser | None:
         if self.calls is None or not body.uses_tools:
             return None
-        names = {tool.function.name for tool in body.tools or []}
-        return self.calls.parser(names, parallel=body.parallel_tool_calls is not False)
+        functions = {tool.function.name: tool.function.parameters for tool in body.tools or []}
+        return self.calls.parser(functions, parallel=body.parallel_tool_calls is not False)
 
     def _special_markers(self) -> dict[str, int]:
         known = self.tokenizer.get_added_tokens_decoder()

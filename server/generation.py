@@ -118,7 +118,7 @@ class Tally:
         # the counts are the same however many drafts the engine had time for.
         self._predictions = [Alignment(r.prediction) for r in job.requests if r.prediction]
         record.completion_id, record.model = job.completion_id, job.model
-        record.adapter = job.requests[0].adapter
+        record.adapter, record.sampling = job.requests[0].adapter, job.requests[0].sampling
 
     def add(self, index: int, output: RequestOutput) -> None:
         """Count one output of choice `index`."""
@@ -128,6 +128,8 @@ class Tally:
             self._predictions[index].extend(output.token_ids)
         if output.token_ids:
             self._record.saw_token()
+        if output.timing is not None:
+            self._record.saw_start(self._job.requests[index], output.timing)
         self._record.output_tokens += len(output.token_ids)
         if output.finish_reason is not None:
             self._record.finish_reasons.append(str(output.finish_reason))
@@ -191,7 +193,7 @@ async def run(serving: Serving, job: Job, tally: Tally) -> IndexedOutputs:
     """
     streams = [
         # `Client.generate` is an async generator; its type cannot say so without saying more.
-        serving.metrics.observe(
+        serving.metrics.generation.observe(
             cast("AsyncGenerator[RequestOutput, None]", serving.client.generate(request))
         )
         for request in job.requests

@@ -5,14 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from server.client import Client
+from server.intake import Intake
 
 
 @dataclass(frozen=True, slots=True)
 class Health:
-    """live: the engine gave a sign of life lately; if not, restart us.
+    """live: there is an engine, or there will be; if not, restart us.
 
-    ready: it is live and takes requests; if not, send them elsewhere.
-    heartbeat_age: seconds since that sign of life.
+    ready: requests are served; if not, send them elsewhere.
+    heartbeat_age: seconds since the engine's last sign of life.
     """
 
     live: bool
@@ -20,8 +21,12 @@ class Health:
     heartbeat_age: float
 
 
-def check(client: Client, stall_seconds: float) -> Health:
-    """How `client` is; alive but silent for `stall_seconds` counts as hung."""
-    age = client.heartbeat_age
-    live = age < stall_seconds
-    return Health(live, live and client.is_ready, round(age, 3))
+def check(client: Client, intake: Intake) -> Health:
+    """How the server is.
+
+    An engine that hangs or loads anew is replaced by its client: a restart of the whole server
+    would help nobody, and so it is no less live.
+    """
+    live = not client.failed.is_set()
+    ready = live and client.is_ready and not intake.is_closed
+    return Health(live, ready, round(client.heartbeat_age, 3))

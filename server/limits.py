@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
+
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from server.errors import ApiError, overloaded
+from server.auth import OPEN_PATHS
+from server.errors import ApiError
+from server.intake import Intake
 
 
 class BodyLimitMiddleware:
@@ -40,23 +44,25 @@ class BodyLimitMiddleware:
         return ApiError(413, message, code="body_too_large")
 
 
-class InFlightMiddleware:
-    """Answers 429 to a POST while `max_requests` others are being served, streams included."""
+class IntakeMiddleware:
+    """Gives each POST a place, before anything is done for it, or says why there is none.
 
-    def __init__(self, app: ASGIApp, max_requests: int) -> None:
-        self._app, self._max_requests = app, max_requests
-        self._in_flight = 0
+    What probes and scrapers ask is answered to the last.
+    """
+
+    def __init__(self, app: ASGIApp, intake: Intake) -> None:
+        self._app, self._intake = app, intake
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or scope["method"] != "POST":
+        if scope["type"] != "http" or scope["path"] in OPEN_PATHS:
             await self._app(scope, receive, send)
             return
-        if self._in_flight >= self._max_requests:
-            error = overloaded(f"The server is busy with {self._in_flight} requests.")
-            await error.response()(scope, receive, send)
-            return
-        self._in_flight += 1
-        try:
+        with ExitStack() as place:
+            try:
+                self._intake.check_open()
+                if scope["method"] == "POST":
+                    place.enter_context(self._intake.place())
+            except ApiError as error:
+                await error.response()(scope, receive, send)
+                return
             await self._app(scope, receive, send)
-        finally:
-            self._in_flight -= 1

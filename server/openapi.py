@@ -7,7 +7,7 @@ from typing import Any, TypeAlias
 from pydantic import BaseModel
 
 from server.schemas.answers import AnthropicErrorAnswer, ErrorAnswer
-from server.sse import CHUNKS
+from server.sse import CHUNKS, Event, Framing
 
 Responses: TypeAlias = dict[int | str, dict[str, Any]]
 
@@ -17,9 +17,10 @@ ANTHROPIC_ERRORS: Responses = {
 }
 
 
-def answered_by(model: type[BaseModel], chunk: dict[str, Any]) -> Responses:
-    """An answer as a whole, or as events such as `chunk`."""
-    events = {"schema": {"type": "string"}, "example": (CHUNKS.frame(chunk) + CHUNKS.end).decode()}
+def answered_by(model: type[BaseModel], event: Event, framing: Framing = CHUNKS) -> Responses:
+    """An answer as a whole, or as events such as `event`."""
+    example = (framing.frame(event) + framing.end).decode()
+    events = {"schema": {"type": "string"}, "example": example}
     return {
         200: {
             "model": model,

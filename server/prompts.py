@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from typing import Any
 
 from tokenizers import Tokenizer
@@ -27,6 +28,10 @@ async def encode(tokenizer: Tokenizer, text: str, special_tokens: bool, param: s
         token_ids: list[int] = encoding.ids
         return token_ids
 
+    return await _encoded(run, text, param)
+
+
+async def _encoded(run: Callable[[], list[int]], text: str, param: str) -> list[int]:
     try:
         token_ids = await asyncio.to_thread(run) if len(text) > LONG_TEXT else run()
     except (UnicodeError, TypeError) as error:
@@ -52,13 +57,14 @@ async def of_conversation(
     body: Conversation,
     tools: list[dict[str, Any]] | None,
     special_tokens: bool = False,
+    salt: str = "",
     **variables: Any,
 ) -> list[int]:
     """Token ids of a conversation, by the model's chat template.
 
-    tools: those the model is shown. special_tokens: as in `encode`. variables: given to the
-    template beside the request's `chat_template_kwargs`, each a field of the request; None is not
-    given.
+    tools: those the model is shown. special_tokens: as in `encode`. salt: as in
+    `PromptEncoder.encode`. variables: given to the template beside the request's
+    `chat_template_kwargs`, each a field of the request; None is not given.
     Raises the 400 of a model without a template, of messages or fields that its template refuses.
     """
     template = serving.template
@@ -78,4 +84,6 @@ async def of_conversation(
         bool(body.continue_final_message),
         {**(body.chat_template_kwargs or {}), **given},
     )
-    return await encode(serving.client.tokenizer, text, special_tokens, "messages")
+    if special_tokens:
+        return await encode(serving.client.tokenizer, text, special_tokens, "messages")
+    return await _encoded(lambda: serving.prompt_encoder.encode(text, salt), text, "messages")

@@ -15,44 +15,72 @@ from server.client import Client
 from server.config import ServerConfig
 from server.errors import model_not_found, unavailable
 from server.formats import Formats
+from server.intake import Intake
 from server.logprobs import TokenTexts
 from server.metrics import Metrics
+from server.prompt_encoder import PromptEncoder
 from server.prompt_log import PromptLog
 from server.schemas.models import Model
+from server.tracing import Tracer, tracer
 
 
 @dataclass(frozen=True)
 class Serving:
-    """One application's parts. started: when it was made, seconds since the epoch."""
+    """One application's parts. started: when it was made, seconds since the epoch.
+
+    tracer: where spans go; None where nobody wants any.
+    """
 
     config: ServerConfig
     client: Client
     metrics: Metrics
     template: ChatTemplate | None
     prompt_log: PromptLog
+    intake: Intake
+    tracer: Tracer | None = None
     started: int = field(default_factory=lambda: int(time.time()))
 
     @classmethod
     def of(cls, config: ServerConfig, client: Client) -> Serving:
-        """The parts that belong to `config` and `client`."""
-        metrics = Metrics(config.model_names[0], lambda: client.stats)
-        template = ChatTemplate.load(Path(config.engine.model), config.chat_template)
-        return cls(config, client, metrics, template, PromptLog(config.prompt_log))
+        """The parts that belong to `config` and `client`.
 
-    @property
+        Raises EngineError where spans are wanted that nothing here can send.
+        """
+        intake = Intake(config.max_concurrent_requests)
+        template = ChatTemplate.load(Path(config.engine.model), config.chat_template)
+        return cls(
+            config,
+            client,
+            Metrics(config, client, intake),
+            template,
+            PromptLog(config.prompt_log),
+            intake,
+            tracer(config.otlp_traces_endpoint),
+        )
+
+    @cached_property
     def token_texts(self) -> TokenTexts:
-        """What the model's tokens read as."""
+        """What the model's tokens read as; known once the client has started."""
         return TokenTexts(self.client.tokenizer)
+
+    @cached_property
+    def prompt_encoder(self) -> PromptEncoder:
+        """Of conversations; known once the client has started."""
+        return PromptEncoder(self.client.tokenizer)
 
     @cached_property
     def formats(self) -> Formats:
         """How the model writes reasoning and calls; known once the client has started."""
         return Formats.of(self.config, self.template, self.client.tokenizer)
 
-    def check_ready(self) -> None:
-        """Raises the 503 of a server whose engine is starting or has gone."""
+    def check_ready(self, num_choices: int = 0) -> None:
+        """Before any work for so many choices.
+
+        Raises the 503 of a server whose engine is starting or has gone, or EngineOverloaded.
+        """
         if not self.client.is_ready:
             raise unavailable("The engine is not ready.")
+        self.client.check_room(num_choices)
 
     def adapter_for(self, model: str) -> str | None:
         """The adapter a request's `model` selects; None is the engine's default.

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from server.errors import ApiError, as_api_error
+from server.errors import ApiError, noted
 from server.wire import dump
 
 T = TypeVar("T")
@@ -18,10 +18,12 @@ T = TypeVar("T")
 Event = dict[str, Any]
 DONE = b"data: [DONE]\n\n"
 KEEP_ALIVE = b": keep-alive\n\n"
+STALL_SECONDS = 30.0
+"""Time in which a client must take what waits for it in the server's buffers, if they are full."""
 
 
 class ClientDisconnected(Exception):
-    """The client went away before its answer began."""
+    """The client went away, or takes nothing any more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +52,8 @@ class EventStream(Response):
     """`first`, then `rest`, then the framing's end; an error on the way is an event before it.
 
     After `keep_alive_seconds` without an event a comment is sent, which clients skip.
-    A client that goes away ends `rest` at once: it is cancelled where it waits, then closed.
+    A client that goes away ends `rest` at once: it is cancelled where it waits, then closed. So
+    does one that does not read for `STALL_SECONDS`: what it leaves unread is held in memory.
     """
 
     media_type = "text/event-stream"
@@ -71,7 +74,7 @@ class EventStream(Response):
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
-            await until_disconnect(receive, self._send_all(send))
+            await until_disconnect(receive, self._send_all(scope, send))
         except (ClientDisconnected, OSError):
             return
         finally:
@@ -79,14 +82,18 @@ class EventStream(Response):
             await asyncio.gather(self._first, return_exceptions=True)
             await self._rest.aclose()
 
-    async def _send_all(self, send: Send) -> None:
+    async def _send_all(self, scope: Scope, send: Send) -> None:
         await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
         sent = asyncio.get_running_loop().time()
 
         async def body(data: bytes, more: bool = True) -> None:
             nonlocal sent
             sent = asyncio.get_running_loop().time()
-            await send({"type": "http.response.body", "body": data, "more_body": more})
+            try:
+                async with asyncio.timeout(STALL_SECONDS):
+                    await send({"type": "http.response.body", "body": data, "more_body": more})
+            except TimeoutError as error:
+                raise ClientDisconnected from error
 
         async def keep_alive() -> None:
             if not self._first.done():
@@ -102,10 +109,10 @@ class EventStream(Response):
             await body(self._framing.frame(await self._first))
             async for event in self._rest:
                 await body(self._framing.frame(event))
-        except OSError:
+        except (ClientDisconnected, OSError):
             raise
         except Exception as error:
-            await body(self._framing.frame(self._framing.error(as_api_error(error))))
+            await body(self._framing.frame(self._framing.error(noted(error, scope))))
         finally:
             keeping.cancel()
             await asyncio.gather(keeping, return_exceptions=True)

@@ -17,8 +17,9 @@ from adapters.successor import Successor
 from engine.attention.interface import NAME
 from engine.config import EngineConfig
 from engine.engine import Engine
+from engine.model.build import Build, build_runner
 from engine.model.facts import model_facts
-from engine.model.loader import LoadedModel
+from engine.model.loaded import LoadedModel
 from engine.model.runner import Route
 from engine.model.selftest import VOCAB, shrink
 from engine.request import Request, RequestOutput, SamplingParams
@@ -32,21 +33,21 @@ MASK = ["Falcon", "GPTJ"]
 COST = StepCostModel((1, 64, 256), (1.0, 1.5, 6.0))
 
 
-def tiny_config(architecture: str) -> Any:
-    """A shrunk default configuration, for instance of "Llama"."""
+def tiny_config(architecture: str, ranks: int = 1) -> Any:
+    """A shrunk default configuration, for instance of "Llama", that so many ranks can share."""
     config = getattr(transformers, f"{architecture}Config")()
     if architecture in ("Llama", "Mistral", "Qwen2", "Phi3"):
         config.num_key_value_heads = config.num_attention_heads // 2
     if architecture == "Mistral":
         config.sliding_window = 12
-    return shrink(config)
+    return shrink(config, ranks)
 
 
-def tiny_model(architecture: str, seed: int = 0) -> Any:
-    """A random model in float32 whose tokens vary."""
+def tiny_model(architecture: str, seed: int = 0, ranks: int = 1) -> Any:
+    """A random model in float32 whose tokens vary, and that so many ranks can share."""
     torch.manual_seed(seed)
     model = AutoModelForCausalLM.from_config(
-        tiny_config(architecture), attn_implementation="eager", dtype=torch.float32
+        tiny_config(architecture, ranks), attn_implementation="eager", dtype=torch.float32
     ).eval()
     model.requires_grad_(False)
     for name, parameter in model.named_parameters():
@@ -103,11 +104,15 @@ def random_adapter(
 
 
 def engine(
-    loaded: LoadedModel, adapters: Mapping[str, BitaAdapter] | None = None, **config: Any
+    loaded: LoadedModel,
+    adapters: Mapping[str, BitaAdapter] | None = None,
+    build: Build = build_runner,
+    **config: Any,
 ) -> Engine:
     """An engine with small blocks, so that tests cross block borders often.
 
-    With the tree "auto" its rows cost what `COST` says, on every machine.
+    build: how its runner is made. With the tree "auto" its rows cost what `COST` says, on every
+    machine.
     """
     defaults: dict[str, Any] = {
         "model": "tiny",
@@ -117,7 +122,7 @@ def engine(
         "kv_cache_memory": 1 << 24,
     }
     with mock.patch("engine.engine.step_cost", return_value=COST):
-        return Engine(EngineConfig(**{**defaults, **config}), loaded, adapters or {})
+        return Engine(EngineConfig(**{**defaults, **config}), loaded, adapters or {}, build)
 
 
 def prompts(count: int, seed: int = 0, longest: int = 40) -> list[list[int]]:

@@ -17,7 +17,7 @@ from engine.attention.interface import NAME
 from engine.config import EngineConfig
 from engine.engine import Engine
 from engine.model.facts import model_facts
-from engine.model.loader import LoadedModel
+from engine.model.loaded import LoadedModel
 from engine.model.runner import Route
 from engine.request import Request, SamplingParams
 

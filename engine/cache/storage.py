@@ -77,6 +77,14 @@ class KVStorage:
         self.keys[layer][slots] = key
         self.values[layer][slots] = value
 
+    def clean_step_buffer(self) -> None:
+        """Forget all fresh rows: of what is no number a mask makes no zero, and rows of later steps
+        lie between those of this one.
+        """
+        start = self.scratch_block * self.block_size
+        self.keys[:, start:].zero_()
+        self.values[:, start:].zero_()
+
     def commit(self, source: Sequence[int], target: Sequence[int]) -> None:
         """Copy step-buffer slots to cache slots, all layers at once."""
         if not source:

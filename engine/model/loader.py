@@ -7,7 +7,6 @@ import hashlib
 import json
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,24 +16,12 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 from engine.attention.interface import NAME
 from engine.errors import EngineError, UnsupportedModel
-from engine.model.facts import ModelFacts, model_facts
+from engine.model.facts import model_facts
+from engine.model.loaded import LoadedModel
 from engine.model.runner import Route
 from engine.model.selftest import pick_route
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-
-
-@dataclass(frozen=True, slots=True)
-class LoadedModel:
-    """A model ready to run. eos_token_ids: tokens that end its text."""
-
-    model: Any
-    facts: ModelFacts
-    route: Route
-    architecture: str
-    eos_token_ids: tuple[int, ...]
-    dtype: torch.dtype
-    device: torch.device
 
 
 def load_model(folder: str | Path, device: str = "auto", dtype: str = "auto") -> LoadedModel:
@@ -50,18 +37,7 @@ def load_model(folder: str | Path, device: str = "auto", dtype: str = "auto") ->
     text_config = config.get_text_config()
     facts = model_facts(text_config)
     route = pick_route(text_config)
-    with _loading(folder):
-        model, info = AutoModelForCausalLM.from_pretrained(
-            folder,
-            dtype=precision,
-            local_files_only=True,
-            use_safetensors=True,
-            attn_implementation=NAME if route is Route.INTERFACE else "eager",
-            output_loading_info=True,
-        )
-    if missing := sorted(info["missing_keys"]):  # transformers would go on with random numbers
-        raise UnsupportedModel(f"{folder} lacks {len(missing)} weights, the first {missing[0]}")
-    model.requires_grad_(False).eval()
+    model = read_weights(folder, precision, NAME if route is Route.INTERFACE else "eager")
     if getattr(model, "hf_quantizer", None) is None:  # a quantiser puts weights where they belong
         model.to(where)
     if where.type == "cpu" and precision is torch.float32:
@@ -71,10 +47,30 @@ def load_model(folder: str | Path, device: str = "auto", dtype: str = "auto") ->
         facts=facts,
         route=route,
         architecture=(config.architectures or [type(model).__name__])[0],
-        eos_token_ids=_eos(folder, text_config),
+        eos_token_ids=end_tokens(folder, text_config),
         dtype=precision,
         device=where,
     )
+
+
+def read_weights(folder: Path, dtype: torch.dtype, attention: str, **more: Any) -> Any:
+    """transformers' model of a folder, frozen. more: what `from_pretrained` is told besides.
+
+    Raises UnsupportedModel where a file cannot be read or a weight is missing.
+    """
+    with _loading(folder):
+        model, info = AutoModelForCausalLM.from_pretrained(
+            folder,
+            dtype=dtype,
+            local_files_only=True,
+            use_safetensors=True,
+            attn_implementation=attention,
+            output_loading_info=True,
+            **more,
+        )
+    if missing := sorted(info["missing_keys"]):  # transformers would go on with random numbers
+        raise UnsupportedModel(f"{folder} lacks {len(missing)} weights, the first {missing[0]}")
+    return model.requires_grad_(False).eval()
 
 
 def read_config(folder: str | Path) -> Any:
@@ -147,7 +143,7 @@ def fingerprint(folder: str | Path, *facts: str) -> str:
     return "fp_" + digest.hexdigest()[:16]
 
 
-def _eos(folder: Path, config: Any) -> tuple[int, ...]:
+def end_tokens(folder: Path, config: Any) -> tuple[int, ...]:
     """End-of-sequence ids: of the generation configuration, else of the model's."""
     eos = getattr(config, "eos_token_id", None)
     generation = folder / "generation_config.json"

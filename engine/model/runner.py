@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import weakref
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
@@ -39,6 +40,7 @@ class ModelOutput:
 class ModelRunner:
     """A frozen model, its KV storage and the adapters' mask embeddings.
 
+    kv_heads: the model's KV heads whose keys and values are stored here; None for all.
     fixed_rows: rows of every forward, the missing ones padded, and logits of all of them; 0
     computes what is asked. A matrix product of another shape may round otherwise.
     """
@@ -51,16 +53,18 @@ class ModelRunner:
         adapter_slots: int = 1,
         max_masks: int = 1,
         backend: Backend = SdpaStep,
+        kv_heads: range | None = None,
         fixed_rows: int = 0,
     ) -> None:
         self.model, self.storage, self.route = model, storage, route
         self.backend, self.fixed_rows = backend, fixed_rows
-        self.embed: nn.Module = model.get_input_embeddings()
+        self.kv_heads = range(storage.keys.shape[2]) if kv_heads is None else kv_heads
+        self.embedding: nn.Module = model.get_input_embeddings()
         self.head: nn.Module = model.get_output_embeddings()
         self.config = model.config.get_text_config()
         self.device = storage.keys.device
         self.max_masks = max_masks
-        width = self.embed(torch.zeros(1, dtype=torch.int64, device=self.device)).shape[-1]
+        width = self.embedding(torch.zeros(1, dtype=torch.int64, device=self.device)).shape[-1]
         self.mask_embeddings = torch.zeros(
             adapter_slots * max_masks, width, dtype=storage.keys.dtype, device=self.device
         )
@@ -78,9 +82,10 @@ class ModelRunner:
     def set_adapter(self, slot: int, prompt_kv: Tensor, mask_embeddings: Tensor) -> None:
         """Put an adapter into a slot.
 
-        prompt_kv `[layers, 2, kv_heads, prompts, head_dim]`, mask_embeddings `[masks, hidden]`.
+        prompt_kv `[layers, 2, kv_heads, prompts, head_dim]` of all the model's KV heads,
+        mask_embeddings `[masks, hidden]`.
         """
-        self.storage.set_prompts(slot, prompt_kv)
+        self.storage.set_prompts(slot, prompt_kv[:, :, self.kv_heads.start : self.kv_heads.stop])
         self.num_prompts[slot] = prompt_kv.shape[3]
         first = slot * self.max_masks
         self.mask_embeddings[first : first + len(mask_embeddings)] = mask_embeddings
@@ -88,7 +93,7 @@ class ModelRunner:
     @torch.inference_mode()
     def execute(self, batch: ForwardBatch) -> ModelOutput:
         """Run the rows; their fresh K/V are left in the step buffer, in row order."""
-        embeds = self.embed(self._rows(batch.token_ids))
+        embeds = self.embedding(self._rows(batch.token_ids))
         if len(batch.mask_rows):
             masks = self.mask_embeddings.index_select(0, self._tensor(batch.mask_slots))
             embeds.index_copy_(0, self._tensor(batch.mask_rows), masks)
@@ -113,6 +118,20 @@ class ModelRunner:
         if self.fixed_rows:
             logits = logits.index_select(0, self._tensor(batch.logit_rows))
         return ModelOutput(logits.float(), hidden)
+
+    def commit(self, source: Sequence[int], target: Sequence[int]) -> None:
+        """Copy K/V from slots of the step buffer to slots of the cache."""
+        self.storage.commit(source, target)
+
+    def clean_step_buffer(self) -> None:
+        """As `KVStorage.clean_step_buffer`."""
+        self.storage.clean_step_buffer()
+
+    @torch.inference_mode()
+    def embed(self, token_ids: Tensor) -> Tensor:
+        """Embeddings of int64 `[tokens]` as the model's layers take them, `[tokens, hidden]`."""
+        embeddings: Tensor = self.embedding(token_ids)
+        return embeddings
 
     @torch.inference_mode()
     def project(self, hidden: Tensor) -> Tensor:

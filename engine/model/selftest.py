@@ -8,6 +8,7 @@ unknown architecture is either served exactly or refused at load.
 from __future__ import annotations
 
 import copy
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -16,15 +17,39 @@ from transformers import AutoModelForCausalLM
 
 from engine.attention.interface import NAME
 from engine.batch import ForwardBatch, SegmentPlan
-from engine.cache.storage import KVStorage
 from engine.errors import UnsupportedModel
+from engine.model.build import Sizes, build_runner
 from engine.model.facts import model_facts
+from engine.model.loaded import LoadedModel
 from engine.model.runner import ModelRunner, Route
 from engine.speculation.tree import TreeTopology
 from engine.speculation.verify import walk
 
 PROMPT, NEW, MASKS, PROMPTS, BLOCK = 23, 24, 3, 4, 4
 VOCAB = 128
+SIZES = Sizes(
+    num_blocks=-(-(PROMPT + NEW + MASKS) // BLOCK),
+    block_size=BLOCK,
+    adapter_slots=1,
+    max_prompts=PROMPTS,
+    max_masks=MASKS,
+    step_rows=128,
+    max_segments=1,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """A random model by one route, in float32 on the CPU, and an adapter nobody tuned.
+
+    expected: a prompt of `PROMPT` tokens and what `generate` continues it with. prompt_kv, masks:
+    as `ModelRunner.set_adapter` takes them.
+    """
+
+    loaded: LoadedModel
+    expected: list[int]
+    prompt_kv: Tensor
+    masks: Tensor
 
 
 def pick_route(config: Any) -> Route:
@@ -43,10 +68,13 @@ def pick_route(config: Any) -> Route:
     )
 
 
-def shrink(config: Any) -> Any:
-    """The same architecture with tiny sizes; every kind of layer is kept."""
+def shrink(config: Any, ranks: int = 1) -> Any:
+    """The same architecture with tiny sizes; every kind of layer is kept.
+
+    ranks: processes that are to share its heads evenly.
+    """
     tiny = copy.deepcopy(config)
-    heads, head_dim = 4, 16
+    heads, head_dim = 4 * ranks, 16
     kv_heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
     ratio = config.num_attention_heads // kv_heads
     kinds = list(getattr(config, "layer_types", None) or [])
@@ -57,14 +85,14 @@ def shrink(config: Any) -> Any:
         "word_embed_proj_dim": heads * head_dim,
         "num_hidden_layers": layers,
         "num_attention_heads": heads,
-        "num_key_value_heads": max(1, heads // ratio),
-        "num_kv_heads": max(1, heads // ratio),
+        "num_key_value_heads": max(1, 4 // ratio) * ranks,
+        "num_kv_heads": max(1, 4 // ratio) * ranks,
         "head_dim": head_dim,
         "rotary_dim": head_dim // 2,
-        "intermediate_size": 48,
-        "ffn_dim": 48,
-        "n_inner": 48,
-        "moe_intermediate_size": 32,
+        "intermediate_size": 48 * ranks,
+        "ffn_dim": 48 * ranks,
+        "n_inner": 48 * ranks,
+        "moe_intermediate_size": 32 * ranks,
         "num_local_experts": 4,
         "num_experts": 4,
         "num_experts_per_tok": 2,
@@ -95,9 +123,15 @@ def _shrink_rope(tiny: Any, head_dim: int) -> None:
             rope[name] = rope[name][: rotary // 2]
 
 
-@torch.inference_mode()
 def serves_exactly(tiny: Any, route: Route) -> bool:
     """Whether tree decoding of a random model by `route` gives `generate`'s greedy tokens."""
+    trial = random_trial(tiny, route)
+    return decodes_exactly(trial, build_runner(trial.loaded, SIZES, "sdpa"))
+
+
+@torch.no_grad()
+def random_trial(tiny: Any, route: Route) -> Trial:
+    """A random model of a configuration; the same one in every process."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         model = AutoModelForCausalLM.from_config(
@@ -113,23 +147,16 @@ def serves_exactly(tiny: Any, route: Route) -> bool:
     )[0].tolist()
     if route is Route.INTERFACE:
         model.set_attn_implementation(NAME)
-    storage = KVStorage(
-        num_layers=facts.num_layers,
-        num_kv_heads=facts.num_kv_heads,
-        key_dim=facts.head_dim,
-        value_dim=facts.head_dim,
-        num_blocks=-(-(PROMPT + NEW + MASKS) // BLOCK),
-        block_size=BLOCK,
-        adapter_slots=1,
-        max_prompts=PROMPTS,
-        step_rows=128,
-        max_segments=1,
-        dtype=torch.float32,
-        device=torch.device("cpu"),
-    )
-    runner = ModelRunner(model, storage, route, 1, MASKS)
-    runner.set_adapter(0, prompt_kv, masks)
-    return _decode(runner, expected) == expected
+    cpu, kind = torch.device("cpu"), type(model).__name__
+    loaded = LoadedModel(model, facts, route, kind, (), torch.float32, cpu)
+    return Trial(loaded, expected, prompt_kv, masks)
+
+
+@torch.inference_mode()
+def decodes_exactly(trial: Trial, runner: ModelRunner) -> bool:
+    """Whether tree decoding by a runner of the trial's model gives the tokens expected."""
+    runner.set_adapter(0, trial.prompt_kv, trial.masks)
+    return _decode(runner, trial.expected) == trial.expected
 
 
 def _spread(model: Any) -> None:
@@ -153,7 +180,7 @@ def _decode(runner: ModelRunner, expected: list[int]) -> list[int]:
         root = batch.segments[0].root
         rows = [*range(root + 1), *(root + node for node in acceptance.path)]
         target = [blocks[p // BLOCK] * BLOCK + p % BLOCK for p in range(past, past + len(rows))]
-        runner.storage.commit([int(batch.scratch_slots[row]) for row in rows], target)
+        runner.commit([int(batch.scratch_slots[row]) for row in rows], target)
         past += len(rows)
         tokens = tokens + acceptance.tokens(tree)
         step += 1

@@ -25,6 +25,7 @@ from server.translation import chat_request
 NAMES = {
     "parallel_tool_calls": "tool_choice.disable_parallel_tool_use",
     "parameters": "input_schema",
+    "response_format": "output_config.format",
     "stop": "stop_sequences",
 }
 """Chat's fields -> where they come from."""
@@ -40,6 +41,7 @@ def as_chat(body: MessagesRequest) -> ChatCompletionRequest:
             **_shown(body),
             "stream": body.stream,
             "max_tokens": body.max_tokens,
+            "response_format": _response_format(body),
             "stop": body.stop_sequences,
             "temperature": body.temperature,
             "top_p": body.top_p,
@@ -49,6 +51,14 @@ def as_chat(body: MessagesRequest) -> ChatCompletionRequest:
             "speculation": body.speculation.model_dump() if body.speculation else None,
         }
     )
+
+
+def _response_format(body: MessagesRequest) -> dict[str, Any] | None:
+    asked = body.output_config.format if body.output_config else None
+    if asked is None:
+        return None
+    strict = {"name": "answer", "schema": asked.json_schema, "strict": True}
+    return {"type": "json_schema", "json_schema": strict}
 
 
 def as_prompt(body: CountTokensRequest) -> ChatCompletionRequest:

@@ -17,7 +17,7 @@ _ALONE = {
 _RAYS = {
     "host": "Ray's proxies listen, see http_options",
     "port": "Ray's proxies listen, see http_options",
-    "drain_seconds": "Ray ends replicas, see graceful_shutdown_timeout_s",
+    "shutdown_timeout": "Ray ends replicas, see graceful_shutdown_timeout_s",
 }
 
 
@@ -28,11 +28,11 @@ def parsed(options: Sequence[str]) -> argparse.Namespace:
     """
     parser = _Parser(prog="bita serve", allow_abbrev=False)
     serve.add_arguments(parser)
-    found = parser.parse_args(list(options))
+    found, unasked = parser.parse_args(list(options)), parser.parse_args([])
     for name, why in {**_ALONE, **_RAYS}.items():
         given = getattr(found, name)
         # The variables of address and life may be set for servers that are started without Ray.
-        if given and not (name in _RAYS and given == parser.get_default(name)):
+        if given and not (name in _RAYS and given == getattr(unasked, name)):
             raise ValueError(f"--{name.replace('_', '-')} does not go with Ray Serve: {why}")
     return found
 

@@ -47,8 +47,8 @@ class Server:
 
         logging.configure()
         config = config_of(parsed(options))
-        self._client, self._stall_seconds = EngineClient(config.engine), config.stall_seconds
-        self._app = create_app(config, self._client)
+        client = EngineClient(config.engine, watchdog_timeout=config.watchdog_timeout)
+        self._app = create_app(config, client)
         self._life = self._app.router.lifespan_context(self._app)
         await self._life.__aenter__()
 
@@ -65,8 +65,9 @@ class Server:
 
     async def check_health(self) -> None:
         """Raises when only a fresh replica helps, for Ray to make one."""
-        if not health.check(self._client, self._stall_seconds).live:
-            raise RuntimeError("the engine gives no sign of life")
+        serving = self._app.state.serving
+        if not health.check(serving.client, serving.intake).live:
+            raise RuntimeError("the engine was given up")
 
     async def __del__(self) -> None:
         """Called by Ray when the last request has ended."""

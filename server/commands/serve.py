@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import asyncio
+import math
 import re
-import signal
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING
 
 from server import reasoning
 from server.commands.base import option, repeatable
@@ -73,6 +72,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help="Append every prompt to a file that `bita tune --prompts` reads (default: none is "
         "kept).",
+    )
+    option(
+        where,
+        "--otlp-traces-endpoint",
+        default=None,
+        metavar="URL",
+        help="Where OpenTelemetry spans go, such as http://collector:4318/v1/traces (default: what "
+        "OTEL_EXPORTER_OTLP_ENDPOINT says, else nowhere).",
     )
     add_answer_arguments(parser)
     add_engine_arguments(parser)
@@ -207,6 +214,14 @@ def add_engine_arguments(parser: argparse.ArgumentParser) -> None:
     )
     option(
         engine,
+        "--tensor-parallel-size",
+        default=1,
+        type=int,
+        metavar="N",
+        help="Processes that share the model, each with a GPU of its own (default: %(default)s).",
+    )
+    option(
+        engine,
         "--attention",
         default="sdpa",
         choices=("sdpa", "triton"),
@@ -247,19 +262,28 @@ def _add_limits(parser: argparse.ArgumentParser) -> None:
     )
     option(
         limits,
-        "--drain-seconds",
-        default=30,
-        type=int,
+        "--shutdown-timeout",
+        default="30",
+        type=seconds,
         metavar="S",
         help="Time running requests get to end in when the server is stopped "
         "(default: %(default)s).",
+    )
+    option(
+        limits,
+        "--watchdog-timeout",
+        default="120",
+        type=seconds,
+        metavar="S",
+        help="Time without a sign of life after which the engine is replaced; every step of the "
+        "model must be over within it (default: %(default)s).",
     )
 
 
 def run(options: argparse.Namespace) -> int:
     """Serve until SIGTERM or Ctrl-C, then let running requests end."""
     from engine.errors import EngineError
-    from server import logging
+    from server import logging, process
     from server.loopback import is_loopback
 
     try:
@@ -267,14 +291,10 @@ def run(options: argparse.Namespace) -> int:
         logging.configure()
         if not config.api_keys and not is_loopback(config.host):
             print(f"bita: {config.host} is open to all: consider --api-key", file=sys.stderr)
-        # uvicorn raises the signal again once it has drained; by then all is done.
-        signal.signal(signal.SIGTERM, _exit)
-        asyncio.run(_serve(config))
+        process.run(config)
     except EngineError as error:
         print(f"bita: {error}", file=sys.stderr)
         return 1
-    except KeyboardInterrupt:
-        return 0
     return 0
 
 
@@ -293,13 +313,15 @@ def config_of(options: argparse.Namespace) -> ServerConfig:
         admin_key=admin_key,
         adapter_dir=adapter_dir,
         prompt_log=Path(options.log_prompts) if options.log_prompts else None,
+        otlp_traces_endpoint=options.otlp_traces_endpoint or None,
         served_model_names=tuple(options.served_model_name),
         chat_template=Path(options.chat_template) if options.chat_template else None,
         tool_call_parser=options.tool_call_parser,
         reasoning_parser=options.reasoning_parser,
         max_body_bytes=options.max_body_size,
         max_concurrent_requests=options.max_concurrent_requests,
-        drain_seconds=options.drain_seconds,
+        shutdown_timeout=options.shutdown_timeout,
+        watchdog_timeout=options.watchdog_timeout,
     )
 
 
@@ -324,6 +346,7 @@ def engine_config_of(options: argparse.Namespace, max_adapters: int = 0) -> Engi
         num_threads=options.threads,
         compile=options.compile,
         attention=options.attention,
+        tensor_parallel_size=options.tensor_parallel_size,
         deterministic=options.deterministic,
     )
 
@@ -334,6 +357,17 @@ def byte_count(text: str) -> int:
     if match is None or match[2].upper() not in _UNITS:
         raise argparse.ArgumentTypeError(f"{text!r} is no size; write 512MiB or 4GiB")
     return int(float(match[1]) * _UNITS[match[2].upper()])
+
+
+def seconds(text: str) -> float:
+    """A time that is no less than 0."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not 0 <= value < math.inf:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of seconds")
+    return value
 
 
 def drafter_names(text: str) -> tuple[str, ...]:
@@ -383,30 +417,3 @@ def _admin(options: argparse.Namespace) -> tuple[str | None, Path | None]:
     if not Path(folder).is_dir():
         raise EngineError(f"--adapter-dir: there is no folder {folder}")
     return admin_key, Path(folder)
-
-
-async def _serve(config: ServerConfig) -> None:
-    import uvicorn
-
-    from engine.client import EngineClient
-    from server.app import create_app
-
-    app = create_app(config, EngineClient(config.engine))
-    server = uvicorn.Server(
-        uvicorn.Config(
-            app,
-            host=config.host,
-            port=config.port,
-            access_log=False,
-            log_config=None,
-            # Entered here instead: an engine that cannot start is our error, not uvicorn's.
-            lifespan="off",
-            timeout_graceful_shutdown=config.drain_seconds,
-        )
-    )
-    async with app.router.lifespan_context(app):
-        await server.serve()
-
-
-def _exit(*_: object) -> NoReturn:
-    raise SystemExit(0)

@@ -37,7 +37,7 @@ async def create_chat_completion(
     body: ChatCompletionRequest, request: Request, serving: ServingDep
 ) -> Response:
     """Answer a conversation, whole or as a stream of server-sent events."""
-    serving.check_ready()
+    serving.check_ready(body.num_choices)
     note_unknown(request, body)
     job = await plan_chat(body, serving, "chatcmpl-")
     tally = generation.Tally(job, record_of(request))

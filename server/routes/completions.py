@@ -36,7 +36,7 @@ async def create_completion(
     body: CompletionRequest, request: Request, serving: ServingDep
 ) -> Response:
     """Continue one prompt or several, whole or as a stream of server-sent events."""
-    serving.check_ready()
+    serving.check_ready(len(body.prompts) * body.num_choices)
     note_unknown(request, body)
     serving.adapter_for(body.model)
     job = generation.plan(

@@ -31,14 +31,14 @@ async def get_health(serving: ServingDep) -> Response:
 
 @router.get("/health/live", responses=HEALTH)
 async def get_live(serving: ServingDep) -> Response:
-    """503 when the engine hangs and only a restart helps."""
+    """503 when the engine is given up and only a restart of the server helps."""
     state = _health(serving)
     return _answer(state, state.live)
 
 
 @router.get("/health/ready", responses=HEALTH)
 async def get_ready(serving: ServingDep) -> Response:
-    """503 while requests should go to another replica."""
+    """503 while requests should go to another replica: the engine loads, or the server stops."""
     state = _health(serving)
     return _answer(state, state.ready)
 
@@ -62,7 +62,7 @@ async def get_metrics(serving: ServingDep) -> Response:
 
 
 def _health(serving: Serving) -> health.Health:
-    return health.check(serving.client, serving.config.stall_seconds)
+    return health.check(serving.client, serving.intake)
 
 
 def _answer(state: health.Health, good: bool) -> Response:

@@ -47,6 +47,7 @@ async def get_server_info(serving: ServingDep) -> ServerFacts:
         page_size=info.block_size,
         dtype=info.dtype,
         device=info.device,
+        tp_size=serving.config.engine.tensor_parallel_size,
     )
 
 

@@ -8,12 +8,13 @@ from pydantic import BaseModel, Field
 
 
 class Error(BaseModel):
-    """param: the field at fault, as a dotted path."""
+    """param: the field at fault, as a dotted path. request_id: the `x-request-id`."""
 
     message: str
     type: Literal["invalid_request_error", "rate_limit_error", "server_error"]
     param: str | None
     code: str | None
+    request_id: str
 
 
 class ErrorAnswer(BaseModel):
@@ -43,6 +44,7 @@ class AnthropicErrorAnswer(BaseModel):
 
     type: Literal["error"]
     error: AnthropicError
+    request_id: str
 
 
 class PromptDetails(BaseModel):

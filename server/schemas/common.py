@@ -112,8 +112,8 @@ class GenerationRequest(Schema):
     seed: int | None = Field(
         None, ge=-INT64, lt=INT64, description="Choice number i of a prompt uses `seed` + i."
     )
-    stop: StopString | Annotated[list[StopString], Field(max_length=4)] | None = Field(
-        None, description="Up to 4 texts that end the answer."
+    stop: StopString | Annotated[list[StopString], Field(max_length=16)] | None = Field(
+        None, description="Up to 16 texts that end the answer; OpenAI takes 4."
     )
     stop_token_ids: list[TokenId] | None = Field(
         None, max_length=64, description="Further tokens that end it."

@@ -115,6 +115,21 @@ class Thinking(Schema):
     type: Literal["disabled"]
 
 
+class OutputFormat(Schema):
+    """A JSON schema that the answer follows, kept to the letter."""
+
+    type: Literal["json_schema"]
+    json_schema: dict[str, Any] = Field(alias="schema")
+
+
+class OutputConfig(Schema):
+    """How the answer is written."""
+
+    UNSUPPORTED: ClassVar[NeutralValues] = {"effort": ("high",), "task_budget": ()}
+
+    format: Annotated[OutputFormat, of_kinds("json_schema")] | None = None
+
+
 class Metadata(Schema):
     """Taken without effect."""
 
@@ -136,7 +151,6 @@ class CountTokensRequest(Schema):
     UNSUPPORTED: ClassVar[NeutralValues] = {
         "context_management": (),
         "mcp_servers": ([],),
-        "output_config": (),
         "output_format": (),
         "speed": ("standard",),
         "user_profile_id": (),
@@ -149,6 +163,7 @@ class CountTokensRequest(Schema):
     tools: list[Annotated[Tool, of_kinds("custom")]] | None = None
     tool_choice: ToolChoice | None = None
     thinking: Annotated[Thinking, of_kinds("disabled")] | None = None
+    output_config: OutputConfig | None = None
     cache_control: CacheControl | None = None
 
 

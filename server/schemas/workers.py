@@ -18,7 +18,7 @@ class ModelFacts(BaseModel):
 
 class ServerFacts(BaseModel):
     """context_length: tokens of prompt and answer together. max_running_requests: sequences in one
-    forward. max_total_num_tokens: room of the KV cache. page_size: tokens of one of its blocks.
+    forward. tp_size: ranks that share the model. max_total_num_tokens: room of the KV cache. page_size: tokens of one of its blocks.
     """
 
     model_path: str
@@ -30,7 +30,7 @@ class ServerFacts(BaseModel):
     page_size: int
     dtype: str
     device: str
-    tp_size: Literal[1] = 1
+    tp_size: int
     dp_size: Literal[1] = 1
 
 

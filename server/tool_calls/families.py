@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from dataclasses import dataclass
 
-from server.tool_calls import bare, hermes, llama3, mistral, pythonic
-from server.tool_calls.parser import Read, ToolCallParser
+from server.tool_calls import bare, hermes, llama3, mistral, pythonic, qwen3_coder
+from server.tool_calls.parser import Functions, Read, ToolCallParser
 
 
 def _new_id() -> str:
@@ -29,14 +29,21 @@ class Family:
     markers: tuple[str, ...]
     new_id: Callable[[], str] = _new_id
 
-    def parser(self, names: Collection[str] = (), parallel: bool = True) -> ToolCallParser:
+    def parser(self, functions: Functions, parallel: bool = True) -> ToolCallParser:
         """A parser of one answer; see ToolCallParser."""
-        return ToolCallParser(self.read, self.new_id, names, parallel)
+        return ToolCallParser(self.read, self.new_id, functions, parallel)
 
 
 FAMILIES = {
     family.name: family
     for family in (
+        # Before Hermes' form, whose marker its templates name too.
+        Family(
+            "qwen3_coder",
+            qwen3_coder.read,
+            (qwen3_coder.PARAMETER,),
+            (qwen3_coder.OPEN, qwen3_coder.CLOSE),
+        ),
         Family("hermes", hermes.read, (hermes.OPEN,), (hermes.OPEN, hermes.CLOSE)),
         Family(
             "mistral",

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Mapping
+from typing import Any
 
 from server.pieces import Piece
 from server.tool_calls.scan import END, Scan, Scanner
 from server.tool_calls.writer import PieceWriter
 
-Read = Callable[[Scanner, PieceWriter, Collection[str]], Scan[None]]
-"""How a family is read: from the first character until the current one is END. The names are those
-of the request's functions."""
+Functions = Mapping[str, Any]
+"""Names of the request's functions -> the JSON schemas of their arguments."""
+
+Read = Callable[[Scanner, PieceWriter, Functions], Scan[None]]
+"""How a family is read: from the first character until the current one is END."""
 
 
 class ToolCallParser:
@@ -19,7 +22,7 @@ class ToolCallParser:
     What may turn out to be part of a call is held back until it is certain, at most until the
     answer ends. Nothing of an answer is lost but the markers of calls and white space around them.
 
-    read: the family. new_id: makes the ids of calls. names: of the request's functions.
+    read: the family. new_id: makes the ids of calls. functions: of the request.
     parallel: whether calls after the first are found too; otherwise they are dropped.
     """
 
@@ -27,11 +30,11 @@ class ToolCallParser:
         self,
         read: Read,
         new_id: Callable[[], str],
-        names: Collection[str] = (),
+        functions: Functions,
         parallel: bool = True,
     ) -> None:
         self._writer = PieceWriter(new_id, parallel)
-        self._reading = self._read(read, names)
+        self._reading = self._read(read, functions)
         next(self._reading)
 
     def feed(self, text: str) -> list[Piece]:
@@ -46,8 +49,8 @@ class ToolCallParser:
         self._writer.finish()
         return self._writer.taken()
 
-    def _read(self, read: Read, names: Collection[str]) -> Scan[None]:
+    def _read(self, read: Read, functions: Functions) -> Scan[None]:
         scanner = Scanner()
         yield from scanner.skip()  # what is current before the first character is nothing
-        yield from read(scanner, self._writer, names)
+        yield from read(scanner, self._writer, functions)
         yield  # where the last END is sent to

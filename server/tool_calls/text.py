@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from server.tool_calls.scan import END, Scan, Scanner
 from server.tool_calls.writer import PieceWriter
 
 
 def text_until(scanner: Scanner, writer: PieceWriter, *markers: str) -> Scan[str]:
-    """Write text up to one of `markers`, which is consumed and returned; END at the end.
+    """Write text up to one of `markers`; as `pass_until`."""
+    return (yield from pass_until(scanner, writer.say, *markers))
+
+
+def pass_until(scanner: Scanner, taken: Callable[[str], None], *markers: str) -> Scan[str]:
+    """Hand on what stands before one of `markers`, which is consumed and returned; END at the end.
 
     No marker may begin with another one. What may be the beginning of one is held back.
     """
@@ -16,10 +23,10 @@ def text_until(scanner: Scanner, writer: PieceWriter, *markers: str) -> Scan[str
     while scanner.char != END:
         seen += scanner.char
         while seen and seen not in beginnings:
-            writer.say(seen[0])
+            taken(seen[0])
             seen = seen[1:]
         scanner.char = yield
         if seen in markers:
             return seen
-    writer.say(seen)
+    taken(seen)
     return END

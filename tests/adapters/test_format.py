@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import pickle
 from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -165,7 +166,32 @@ def test_weights_that_do_not_fit_are_refused_by_name(
         BitaAdapter.load(folder)
 
 
-@pytest.mark.parametrize("content", [b"", b"\x80\x02}q\x00.", b"\xff" * 64])
+def lying(header: dict[str, Any], data: bytes = b"\0" * 64, size: int | None = None) -> bytes:
+    """A safetensors file with this header, whose length is said to be `size`."""
+    text = json.dumps(header).encode()
+    return (len(text) if size is None else size).to_bytes(8, "little") + text + data
+
+
+def span(start: int, end: int, shape: tuple[int, ...] = (4,)) -> dict[str, Any]:
+    return {"dtype": "F32", "shape": list(shape), "data_offsets": [start, end]}
+
+
+LIES = [
+    lying({"prompt_kv": span(0, 16), "mask_embeddings": span(8, 24)}),  # they overlap
+    lying({"prompt_kv": span(0, 1 << 40)}),  # it ends behind the file
+    lying({"prompt_kv": span(16, 0)}),
+    lying({"prompt_kv": span(-16, 0)}),
+    lying({"prompt_kv": span(0, 64, (1 << 40,))}),  # a shape larger than its bytes
+    lying({"prompt_kv": span(0, 64, (1 << 62, 1 << 62))}),  # and one whose product overflows
+    lying({"prompt_kv": {"dtype": "I128", "shape": [4], "data_offsets": [0, 64]}}),
+    lying({}, size=10 << 30),  # a header of 10 GiB
+    lying({}, size=(1 << 64) - 1),
+    lying({"__metadata__": {"a": 1}}),
+    pickle.dumps({"prompt_kv": [0.0]}),
+]
+
+
+@pytest.mark.parametrize("content", [b"", b"\x80\x02}q\x00.", b"\xff" * 64, *LIES])
 def test_weights_that_are_no_safetensors_are_refused(folder: Path, content: bytes) -> None:
     (folder / WEIGHTS).write_bytes(content)
     with pytest.raises(AdapterFormatError):

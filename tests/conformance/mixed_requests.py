@@ -6,7 +6,8 @@ import random
 from collections.abc import Callable
 from typing import Any, TypeAlias
 
-from tests.server.wire import CHAT, COMPLETIONS, MESSAGES, RESPONSES, WEATHER
+from tests.conformance import constraints
+from tests.server.wire import CHAT, COMPLETIONS, MESSAGES, RESPONSES
 
 MODEL = "bita-concierge"
 VOCAB_SIZE = 4096
@@ -27,19 +28,6 @@ SENTENCES = [
 ]
 ANSWERS = ["Sure, which city are you in?", "There is a nice restaurant in San Jose called"]
 STOPS = ["a", " the", "?", ".", "you", "en", "\n", " in San", "nothing like it"]
-FIND = {
-    "type": "function",
-    "function": {
-        "name": "find_restaurants",
-        "description": "Restaurants of a city.",
-        "parameters": {
-            "type": "object",
-            "properties": {"city": {"type": "string"}, "cuisine": {"type": "string"}},
-            "required": ["city"],
-        },
-    },
-}
-TOOLS = [FIND, WEATHER]
 
 
 def mixed_requests(count: int, seed: int) -> list[Asked]:
@@ -142,11 +130,11 @@ def _chat(rng: random.Random) -> Asked:
     elif ending < 0.25:
         body["add_generation_prompt"] = False
     elif ending < 0.6:
-        # Long enough for a whole call.
-        body |= {"tools": TOOLS, "max_tokens": 48}
-        body |= _some(rng, 0.2, parallel_tool_calls=lambda: False, tool_choice=lambda: "none")
+        body |= constraints.tools(rng)
         if rng.random() < 0.3:
             body["messages"] = _called(rng)
+    elif ending < 0.85:
+        body |= constraints.constraint(rng)
     if rng.random() < 0.25:
         body["prediction"] = {"type": "content", "content": rng.choice(ANSWERS + SENTENCES)}
     return CHAT, body
@@ -165,6 +153,8 @@ def _completion(rng: random.Random) -> Asked:
     ]
     body = {**_generation(rng), "prompt": rng.choice(prompts)()}
     body |= _some(rng, 0.35, logprobs=lambda: rng.randint(0, 4), echo=lambda: True)
+    if rng.random() < 0.25:
+        body |= constraints.constraint(rng)
     if not body.get("stream") and rng.random() < 0.15:
         body["best_of"] = body.get("n", 1) + 1
     if body.get("echo") and rng.random() < 0.2:
@@ -195,8 +185,9 @@ def _response(rng: random.Random) -> Asked:
     if rng.random() < 0.3:
         body |= {"include": ["message.output_text.logprobs"], "top_logprobs": rng.randint(0, 3)}
     if rng.random() < 0.4:
-        body |= {"tools": [{"type": "function", **tool["function"]} for tool in TOOLS]}
-        body |= {"max_output_tokens": 48}
+        body |= constraints.response_tools(rng)
+    elif rng.random() < 0.3:
+        body |= constraints.response_text(rng)
     return RESPONSES, body
 
 
@@ -219,9 +210,7 @@ def _message(rng: random.Random) -> Asked:
         ),
     }
     if rng.random() < 0.4:
-        body |= {"tools": [_tool_of(tool["function"]) for tool in TOOLS], "max_tokens": 48}
+        body |= constraints.message_tools(rng)
+    elif rng.random() < 0.3:
+        body |= constraints.message_output(rng)
     return MESSAGES, body
-
-
-def _tool_of(function: Any) -> Body:
-    return {"name": function["name"], "input_schema": function["parameters"]}

@@ -16,8 +16,8 @@ from types import SimpleNamespace
 
 import pytest
 
-import engine.client
 import engine.process
+import engine.supervisor
 from engine.client import EngineClient
 from engine.config import EngineConfig, ModelInfo
 from engine.errors import (
@@ -27,6 +27,7 @@ from engine.errors import (
     EngineError,
     EngineOverloaded,
     NoFreeSlot,
+    RequestFailed,
     UnsupportedModel,
 )
 from engine.messages import (
@@ -70,11 +71,13 @@ class FakeEngine:
     """Stands for `engine.process.serve`; once for every start, on the newest connection.
 
     answers: what is said to each Start, in turn; the last one again and again. None hangs up.
+    silent: nothing is said until the other side hangs up.
     received: all other messages, in order.
     """
 
     def __init__(self) -> None:
         self.answers: list[Message | None] = [Ready(INFO)]
+        self.silent = False
         self.starts: list[Start] = []
         self.received: queue.Queue[Message] = queue.Queue()
 
@@ -82,8 +85,13 @@ class FakeEngine:
         self.connection = connection
         with connection, contextlib.suppress(OSError):
             start = engine.process._receive(connection)
+            if start is None:
+                return  # whoever started it was cancelled
             assert isinstance(start, Start)
             self.starts.append(start)
+            if self.silent:
+                engine.process._receive(connection)
+                return
             answer = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
             if answer is None:
                 return
@@ -132,7 +140,7 @@ async def until(condition: Callable[[], bool]) -> None:
 def fake(monkeypatch: pytest.MonkeyPatch) -> FakeEngine:
     fake = FakeEngine()
     monkeypatch.setattr(engine.process, "serve", fake.serve)
-    monkeypatch.setattr(engine.client, "RESTART_SECONDS", 0.0)
+    monkeypatch.setattr(engine.supervisor, "RESTART_DELAYS", (0.0, 0.0, 0.0))
     return fake
 
 
@@ -281,7 +289,7 @@ async def test_leaving_an_engine_that_is_just_gone_is_no_error(
     async def broken() -> None:
         raise ConnectionResetError
 
-    monkeypatch.setattr(client._writer, "drain", broken)
+    monkeypatch.setattr(client._engine._writer, "drain", broken)
     await stream.aclose()
 
 
@@ -308,6 +316,32 @@ async def test_a_refusal_reaches_the_request_it_is_for(
     assert fake.received.empty(), "what was refused needs no abort"
 
 
+async def test_room_is_what_runs_and_what_may_wait(client: EngineClient, fake: FakeEngine) -> None:
+    client.config = replace(client.config, max_num_seqs=2, max_waiting=3)
+    streams = [asyncio.create_task(collect(client.generate(request(name)))) for name in "ab"]
+    for _ in streams:
+        await fake.hears()
+    client.check_room(3)
+    with pytest.raises(EngineOverloaded):
+        client.check_room(4)
+    for name in "ab":
+        fake.say(output(name, "x", finish=FinishReason.LENGTH))
+    await asyncio.gather(*streams)
+    client.check_room(5)
+
+
+async def test_what_cannot_be_computed_is_told_and_not_aborted(
+    client: EngineClient, fake: FakeEngine
+) -> None:
+    stream = asyncio.create_task(collect(client.generate(request("a"))))
+    await fake.hears()
+    fake.say(RequestOutput("a", [], finish_reason=FinishReason.ABORT, error="it is cursed"))
+    with pytest.raises(RequestFailed, match="it is cursed"):
+        await stream
+    await client.stop()
+    assert fake.received.empty()
+
+
 async def test_a_stop_string_ends_the_answer_and_aborts_the_rest(
     client: EngineClient, fake: FakeEngine
 ) -> None:
@@ -332,7 +366,7 @@ async def test_counters_and_heartbeat_come_with_every_message(
     client: EngineClient, fake: FakeEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     clock = [1e6]
-    monkeypatch.setattr(engine.client, "time", SimpleNamespace(monotonic=lambda: clock[0]))
+    monkeypatch.setattr(engine.supervisor, "time", SimpleNamespace(monotonic=lambda: clock[0]))
     fake.say(stats=EngineStats(num_running=3))
     await until(lambda: client.stats.num_running == 3)
     clock[0] += 7.0
@@ -454,19 +488,60 @@ async def test_while_there_is_no_engine_requests_fail_at_once(
         await client.unload_adapter("first")
 
 
+async def test_an_engine_that_dies_again_and_again_is_given_up(
+    client: EngineClient, fake: FakeEngine
+) -> None:
+    running = asyncio.create_task(collect(client.generate(request("a"))))
+    await fake.hears()
+    fake.answers = [Ready(INFO), None, Failed("EngineError", "no memory")]
+    fake.hang_up()
+    await until(lambda: client.is_ready and client.num_restarts == 1)
+    fake.hang_up()
+    async with asyncio.timeout(SECONDS):
+        await client.failed.wait()
+    assert (client.num_restarts, len(fake.starts), client.is_ready) == (3, 4, False)
+    with pytest.raises(EngineDead, match="may be sent again"):
+        await running
+    with pytest.raises(EngineDead, match="not ready"):
+        await collect(client.generate(request("b")))
+
+
+async def test_old_restarts_do_not_count(
+    client: EngineClient, fake: FakeEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engine.supervisor, "RESTART_WINDOW", -1.0)
+    for number in range(1, 6):
+        fake.hang_up()
+        await until(lambda number=number: client.is_ready and client.num_restarts == number)
+    assert not client.failed.is_set()
+
+
+async def test_a_fresh_engine_that_never_becomes_ready_is_tried_again(
+    client: EngineClient, fake: FakeEngine
+) -> None:
+    client.watchdog_timeout, client._load_seconds = 0.05, 0.0
+    fake.silent = True
+    fake.hang_up()
+    await until(lambda: len(fake.starts) == 2)
+    fake.silent = False
+    await until(lambda: client.is_ready)
+    assert client.num_restarts == len(fake.starts) - 1 >= 2
+
+
 async def test_a_silent_engine_is_killed(
     client: EngineClient, fake: FakeEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     killed = asyncio.Event()
-    process = SimpleNamespace(kill=killed.set, wait=lambda timeout=None: 0)
-    monkeypatch.setattr(engine.client, "WATCH_SECONDS", 0.0)
-    monkeypatch.setattr(engine.client, "HANG_SECONDS", float("inf"))
+    monkeypatch.setattr(engine.supervisor, "WATCH_SECONDS", 0.01)
     watch = asyncio.create_task(client._watch())
-    monkeypatch.setattr(client, "_process", process)
+    monkeypatch.setattr(client._engine, "kill", killed.set)
+    # As after a pause of both processes: nothing was heard, but it had no time to say anything.
+    client._last_beat -= 10 * client.watchdog_timeout
+    await asyncio.sleep(0.05)
     fake.say(stats=EngineStats(num_running=1))
     await until(lambda: client.stats.num_running == 1)
     assert not killed.is_set()
-    monkeypatch.setattr(engine.client, "HANG_SECONDS", -1.0)
+    client.watchdog_timeout = 0.05
     async with asyncio.timeout(SECONDS):
         await killed.wait()
     watch.cancel()

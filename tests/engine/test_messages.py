@@ -42,9 +42,10 @@ from engine.request import (
     RequestOutput,
     SamplingParams,
     SpecReceipt,
+    Timing,
     TokenLogprob,
 )
-from engine.stats import EngineStats, SpecDecodingStats
+from engine.stats import AdapterStats, EngineStats, SpecDecodingStats
 
 SAMPLING = SamplingParams(
     temperature=0.7,
@@ -95,6 +96,7 @@ OUTPUT = RequestOutput(
     num_cached_tokens=4,
     num_generated_tokens=2,
     speculation=SpecReceipt(3, 12, 4, [1, 0, 2]),
+    timing=Timing(0.5, 0.25),
 )
 STATS = EngineStats(
     num_running=1,
@@ -107,6 +109,7 @@ STATS = EngineStats(
     step_seconds={"forward": 0.125, "draft": 0.5},
     rows={"prefill": 9, "root": 1, "node": 4, "mask": 12},
     speculation=SpecDecodingStats(2, 8, 3, [2, 1], [1, 0, 1], {"bita": 8}, {"bita": 3}),
+    adapters={"": AdapterStats(), "bita": AdapterStats(3, 2, 1, [4, 0, 1])},
 )
 MESSAGES = [
     Start(EngineConfig("a/folder", adapters={"bita": "an/adapter"}, prefix_caching=False)),
@@ -123,6 +126,7 @@ MESSAGES = [
     Refused("r", "RequestError", "top_p must be above 0", "top_p"),
     Refused("r", "EngineOverloaded", "9 requests are waiting already", None),
     Outputs([OUTPUT, RequestOutput("s", [])], STATS),
+    Outputs([], None),
     Outputs([], EngineStats()),
 ]
 

@@ -1,6 +1,20 @@
 """What the engine counts of its own work."""
 
-from engine.stats import PHASES
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+
+import pytest
+
+from engine.batch import RowKind
+from engine.config import EngineConfig
+from engine.drafting import Drafting
+from engine.request import Request, RequestOutput, SamplingParams, Timing
+from engine.scheduler import Scheduled
+from engine.speculation.payoff import WINDOW
+from engine.speculation.planner import PLAIN
+from engine.stats import CHOICES, PHASES, SpecDecodingStats
 from tests import factories
 
 
@@ -14,3 +28,86 @@ def test_every_phase_of_a_step_is_timed() -> None:
     seconds = engine.stats().step_seconds
     assert set(seconds) == set(PHASES)
     assert all(value > 0 for value in seconds.values())
+
+
+def test_a_request_tells_how_long_it_waited_and_was_prefilled() -> None:
+    model = factories.tiny_model("Llama")
+    engine = factories.engine(factories.load(model, "Llama"), max_num_seqs=1)
+    first, second = factories.requests([[1, 2, 3], [4, 5]], max_tokens=4)
+    arrived = time.monotonic()
+    for request in (first, second):
+        engine.add(replace(request, arrived=arrived - 5.0))
+    timings: dict[str, list[Timing]] = {first.request_id: [], second.request_id: []}
+    while engine.has_work:
+        for output in engine.step():
+            timings[output.request_id] += [output.timing] if output.timing else []
+    elapsed = time.monotonic() - arrived
+    ((started,), (waited,)) = timings.values()
+    assert started.prefill > 0
+    assert 5.0 <= started.queue < waited.queue < elapsed + 5.0, "the second waits for the first"
+    assert waited.queue + waited.prefill <= elapsed + 5.0
+
+
+def test_what_adapters_do_is_counted_until_they_are_unloaded() -> None:
+    model = factories.tiny_model("Llama")
+    adapters = {"one": factories.random_adapter(model), "two": factories.random_adapter(model, 2)}
+    engine = factories.engine(factories.load(model, "Llama"), adapters, max_num_seqs=2)
+    for number, adapter in enumerate(["one", "one", "two", None]):
+        request = Request(f"r{number}", [1, 2, 3], SamplingParams(max_tokens=8), adapter)
+        engine.add(request if adapter else replace(request, speculation=False))
+    engine.step()
+    found = engine.stats().adapters
+    running = {name: (stats.num_running, stats.num_waiting) for name, stats in found.items()}
+    assert running == {"": (0, 1), "one": (2, 0), "two": (0, 1)}
+    while engine.has_work:
+        engine.step()
+    found = engine.stats().adapters
+    assert {name: stats.num_requests for name, stats in found.items()} == {
+        "": 1,
+        "one": 2,
+        "two": 1,
+    }
+    emitted = {
+        name: sum(n * length for length, n in enumerate(stats.acceptance_lengths, start=1))
+        for name, stats in found.items()
+    }
+    assert emitted == {"": 7, "one": 14, "two": 7}, "all tokens but each request's first"
+    engine.adapters.unload("one")
+    assert set(engine.stats().adapters) == {"", "two"}
+
+
+@pytest.mark.parametrize(
+    ("rows", "tokens", "choice", "plain"),
+    [
+        # COST: a forward of 1 row takes 1.0, of 64 1.5. What drafting took is not plain's.
+        ({RowKind.ROOT: 1}, 1, "plain", 1.0),
+        ({RowKind.ROOT: 1, RowKind.NODE: 63}, 3, "drafted", 3 * 1.0),
+        ({RowKind.ROOT: 1, RowKind.MASK: 63}, 1, "drafted", 1.0),
+        # A prompt of 63 rows beside it is computed once, however many steps there are.
+        ({RowKind.ROOT: 1, RowKind.PREFILL: 63, RowKind.NODE: 0}, 3, "plain", 1.5 + 2 * 1.0),
+    ],
+)
+def test_plain_decoding_is_estimated_by_the_cost_of_its_rows(
+    rows: dict[RowKind, int], tokens: int, choice: str, plain: float
+) -> None:
+    stats = SpecDecodingStats()
+    drafting = Drafting(EngineConfig("tiny"), runner=None, cost=factories.COST, stats=stats)  # type: ignore[arg-type]
+    counts = {**dict.fromkeys(RowKind, 0), **rows}
+    scheduled = [Scheduled(None, 0, PLAIN.fill(7))]  # type: ignore[arg-type]
+    seconds = factories.COST(sum(rows.values()))
+    drafting.weigh(scheduled, [RequestOutput("r", [1] * tokens)], counts, seconds + 0.25, 0.25)
+    assert stats.steps == {**dict.fromkeys(CHOICES, 0), choice: 1}
+    assert stats.seconds == seconds + 0.25
+    assert stats.plain_seconds == pytest.approx(plain)
+
+
+def test_a_step_in_which_drafting_rests_is_counted_as_such() -> None:
+    stats = SpecDecodingStats()
+    drafting = Drafting(EngineConfig("tiny"), runner=None, cost=factories.COST, stats=stats)  # type: ignore[arg-type]
+    drafted = {**dict.fromkeys(RowKind, 0), RowKind.ROOT: 1, RowKind.NODE: 63}
+    bare = {**dict.fromkeys(RowKind, 0), RowKind.ROOT: 1}
+    scheduled = [Scheduled(None, 0, PLAIN.fill(7))]  # type: ignore[arg-type]
+    for _ in range(WINDOW):  # of steps that took half as long again, for one token each
+        drafting.weigh(scheduled, [RequestOutput("r", [1])], drafted, 1.5, 0.0)
+    drafting.weigh(scheduled, [RequestOutput("r", [1])], bare, 1.0, 0.0)
+    assert stats.steps == {"drafted": WINDOW, "plain": 0, "rested": 1}

@@ -44,8 +44,8 @@ async def test_a_killed_engine_fails_its_requests_and_a_fresh_one_serves_on() ->
         before = await tokens(client, "before")
         stream = client.generate(Request("running", [1, 300], LONG))
         await anext(stream)
-        assert client._process is not None
-        os.kill(client._process.pid, signal.SIGKILL)
+        assert client._engine.process is not None
+        os.kill(client._engine.process.pid, signal.SIGKILL)
         with pytest.raises(EngineDead):
             async for _ in stream:
                 pass

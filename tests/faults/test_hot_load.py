@@ -56,9 +56,9 @@ async def answer(
 
 async def kill(client: EngineClient) -> None:
     """Kill the engine and wait for the fresh one."""
-    assert client._process is not None
+    assert client._engine.process is not None
     restarts = client.num_restarts
-    os.kill(client._process.pid, signal.SIGKILL)
+    os.kill(client._engine.process.pid, signal.SIGKILL)
     async with asyncio.timeout(60):
         while not (client.is_ready and client.num_restarts > restarts):  # noqa: ASYNC110
             await asyncio.sleep(0.05)

@@ -13,7 +13,8 @@ from engine.config import EngineConfig
 from engine.engine import Engine
 from engine.errors import EngineError
 from engine.load import base_shape
-from engine.model.loader import LoadedModel, load_model
+from engine.model.loaded import LoadedModel
+from engine.model.loader import load_model
 from engine.request import Request, RequestOutput
 from models import DEFAULT_ADAPTER, DEFAULT_MODEL
 from tests import factories

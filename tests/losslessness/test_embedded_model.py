@@ -11,7 +11,8 @@ from engine.answers import EngineAnswers
 from engine.config import EngineConfig
 from engine.engine import Engine
 from engine.load import base_shape
-from engine.model.loader import LoadedModel, load_model
+from engine.model.loaded import LoadedModel
+from engine.model.loader import load_model
 from models import DEFAULT_ADAPTER, DEFAULT_MODEL
 from tests import factories
 

@@ -14,7 +14,7 @@ from tokenizers import Tokenizer
 
 from engine.engine import Engine
 from engine.grammar.constraint import Constraint
-from engine.model.loader import LoadedModel
+from engine.model.loaded import LoadedModel
 from engine.request import FinishReason, Grammar, Request, RequestOutput
 from tests import factories, grammars
 from tests.oracle import OracleEngine

@@ -83,6 +83,20 @@ def test_preemption_recomputes_and_changes_no_token(llama) -> None:  # type: ign
     assert engine.scheduler.pool.usage == 0
 
 
+def test_a_cache_of_eight_blocks_serves_many_requests_one_after_the_other(llama) -> None:  # type: ignore[no-untyped-def]
+    model, _, _ = llama
+    prompts = factories.prompts(64, seed=4, longest=12)
+    requests = factories.requests(prompts, max_tokens=12)
+    loaded, adapters = factories.load(model, "Llama"), {"a": factories.random_adapter(model)}
+    expected = factories.run(factories.engine(loaded, adapters), requests)
+    block_bytes = 2 * 2 * 2 * 16 * 4 * 4
+    tight = factories.engine(loaded, adapters, kv_cache_memory=block_bytes * 8)
+    assert tight.runner.storage.num_blocks == 8
+    assert factories.run(tight, requests) == expected
+    assert tight.stats().num_preemptions > 0
+    assert tight.scheduler.pool.usage == 0
+
+
 def test_long_prompts_are_prefilled_in_chunks_beside_decoding_ones(llama) -> None:  # type: ignore[no-untyped-def]
     model, _, _ = llama
     prompts = factories.prompts(4, seed=9, longest=150)

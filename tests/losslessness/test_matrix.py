@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from engine.client import _add_text
 from engine.request import RequestOutput, SamplingParams
+from engine.text.output import add_text
 from engine.text.stream import TextStream
 from tests import factories
 from tests.oracle import OracleEngine
@@ -84,7 +84,7 @@ def worded(
         text, tokens, nats = "", [], []
         last = None
         for output in outputs[request.request_id]:
-            _add_text(output, stream, request.sampling.include_stop)
+            add_text(output, stream, request.sampling.include_stop)
             text, last = text + output.text, output
             tokens += output.token_ids
             for entry in (*(output.prompt_logprobs or ()), *(output.logprobs or ())):

@@ -9,14 +9,16 @@ from pathlib import Path
 
 import pytest
 
-from engine.stats import EngineStats
+from engine.stats import AdapterStats, EngineStats
 from server import cli
+from server.intake import Intake
 from server.metrics import Metrics
 from server.schemas.adapters import LoadAdapterRequest
 from server.schemas.base import Schema
 from server.schemas.chat import ChatCompletionRequest
 from server.schemas.common import Speculation, StreamOptions
 from tests.packaging import api_tables
+from tests.server.stub import StubClient, server_config
 
 ROOT = Path(__file__).parents[2]
 README = ROOT / "README.md"
@@ -70,17 +72,19 @@ def test_commands_and_flags_exist(document: Path, capsys: pytest.CaptureFixture[
 
 
 @pytest.mark.parametrize(("page", "command"), [("operations", "serve"), ("tuning", "tune")])
-def test_options_in_tables_exist(
+def test_options_in_tables_exist_and_the_servers_are_all_there(
     page: str, command: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(SystemExit):
         cli.main([command, "--help"])
-    known = set(re.findall(r"--[a-z-]+", capsys.readouterr().out))
+    known = set(re.findall(r"^  (--[a-z-]+)", capsys.readouterr().out, re.MULTILINE))
     text = (ROOT / "docs" / f"{page}.md").read_text()
     rows = [line for line in text.splitlines() if line.startswith("| `--")]
     named = {flag for row in rows for flag in re.findall(r"`(--[a-z-]+)`", row)}
     assert rows
     assert named <= known
+    if page == "operations":
+        assert named == known
 
 
 @every_document
@@ -135,7 +139,8 @@ def test_links_to_files_lead_somewhere(document: Path) -> None:
 
 
 def test_every_series_is_on_the_metrics_page() -> None:
-    exposed = Metrics("m", EngineStats).exposition().decode()
+    client = StubClient(stats=EngineStats(adapters={"quick": AdapterStats()}))
+    exposed = Metrics(server_config(ROOT / "model"), client, Intake(1)).exposition().decode()
     types = dict(re.findall(r"^# TYPE (\S+) (\S+)$", exposed, re.MULTILINE))
     series = {name: kind for name, kind in types.items() if not name.endswith("_created")}
     page = (ROOT / "docs" / "metrics.md").read_text()

@@ -4,13 +4,31 @@ from __future__ import annotations
 
 from tests.server.answers import Said
 
-NAMES = ("weather", "f")
+SCHEMA = {
+    "type": "object",
+    "properties": {
+        "place": {"type": "string"},
+        "days": {"type": "array"},
+        "count": {"type": "integer"},
+        "maybe": {"anyOf": [{"type": "integer"}, {"type": "string"}, {"type": "null"}]},
+        "any": {},
+    },
+}
+FUNCTIONS = {"weather": SCHEMA, "f": SCHEMA}
 ARGUMENTS = '{"place": "Łódź", "days": [1, -2.5e3]}'
 OBJECT = f'{{"name": "weather", "arguments": {ARGUMENTS}}}'
 LLAMA = f'{{"name": "weather", "parameters": {ARGUMENTS}}}'
 FOUND = ("weather", ARGUMENTS)
 HERMES = f"<tool_call>\n{OBJECT}\n</tool_call>"
 TAG = "<|python_tag|>"
+
+
+def coder(name: str, **values: str) -> str:
+    parameters = "".join(f"<parameter={k}>\n{v}\n</parameter>\n" for k, v in values.items())
+    return f"<tool_call>\n<function={name}>\n{parameters}</function>\n</tool_call>"
+
+
+CODER = coder("weather", place="Łódź", days="[1, -2.5e3]")
 
 
 def hermes(body: str) -> str:
@@ -130,6 +148,39 @@ CASES: dict[str, list[tuple[str, Said]]] = {
                 "[]",
             )
         ),
+    ],
+    "qwen3_coder": [
+        ("a < b <tool> <function \n", ["a < b <tool> <function \n"]),
+        (CODER, [FOUND]),
+        (f"Let me see.\n{CODER}\n{CODER}\n", ["Let me see.", FOUND, FOUND]),
+        (CODER.removeprefix("<tool_call>\n"), [FOUND]),
+        (CODER.removesuffix("\n</tool_call>"), [FOUND]),
+        (CODER.replace("\n", ""), [FOUND]),
+        (f"{CODER} so", [FOUND, "so"]),
+        (coder("f"), [("f", "{}")]),
+        (
+            coder("f", place='\n a "b"\\n\n<x></parameter', count="3", other="4"),
+            [("f", r'{"place": "\n a \"b\"\\n\n<x></parameter", "count": 3, "other": "4"}')],
+        ),
+        (coder("f", maybe="3", any='{"a": 1}'), [("f", '{"maybe": 3, "any": {"a": 1}}')]),
+        (coder("f", maybe="None", any="True"), [("f", '{"maybe": null, "any": true}')]),
+        (coder("f", maybe="true", any="so"), [("f", '{"maybe": "true", "any": "so"}')]),
+        (coder("f", count="many", place=""), [("f", '{"count": "many", "place": ""}')]),
+        (coder("g", x="1"), [("g", '{"x": "1"}')]),
+        # No call, or no whole one.
+        ("<tool_call>{}</tool_call>", ["<tool_call>{}</tool_call>"]),
+        ("<tool_call>\n<function=f", ["<tool_call>\n<function=f"]),
+        ("<function=>\n</function>", ["<function=>\n</function>"]),
+        ("<function=f>{}</function>", ["<function=f>{}</function>"]),
+        ("<function=f\n>", ["<function=f\n>"]),
+        (f"<function=f {CODER}", ["<function=f", FOUND]),
+        ("<function=f><parameter=place>\nx", [("f", '{"place": "x', "broken")]),
+        ("<function=f><parameter=count>\n1", [("f", '{"count": 1', "broken")]),
+        (
+            "<function=f><parameter=place>x</parameter>y</function>",
+            [("f", '{"place": "x"', "broken"), "y</function>"],
+        ),
+        ("<function=f><parameter=a b", [("f", "{", "broken"), "a b"]),
     ],
     "json": [
         (OBJECT, [FOUND]),

@@ -12,8 +12,8 @@ from pathlib import Path
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
 from engine.config import EngineConfig, ModelInfo
-from engine.errors import AdapterNameTaken, UnknownAdapter
-from engine.request import FinishReason, Request, RequestOutput, SpecReceipt, TokenLogprob
+from engine.errors import AdapterNameTaken, EngineOverloaded, UnknownAdapter
+from engine.request import FinishReason, Request, RequestOutput, SpecReceipt, Timing, TokenLogprob
 from engine.speculation.sources import BITA, NGRAM, PREDICTION
 from engine.stats import EngineStats
 from server.config import ServerConfig
@@ -48,7 +48,8 @@ class StubClient:
 
     error: raised after `pieces`, or before if there are none. hang: wait forever after them.
     requests: those it was given; arrivals: the same, to wait for.
-    refusal: raised when an adapter is to be loaded.
+    refusal: raised when an adapter is to be loaded. room: choices it takes at once.
+    timing: told with every first output.
     closed: ids of those whose generator was closed; ended: set when the first was.
     """
 
@@ -57,9 +58,12 @@ class StubClient:
     stop_reason: str | int | None = None
     error: Exception | None = None
     refusal: Exception | None = None
+    room: int = 1024
     hang: bool = False
     is_ready: bool = True
     heartbeat_age: float = 0.0
+    num_restarts: int = 0
+    timing: Timing | None = None
     stats: EngineStats = field(default_factory=EngineStats)
     tokenizer: Tokenizer = field(default_factory=byte_tokenizer)
     requests: list[Request] = field(default_factory=list)
@@ -67,6 +71,7 @@ class StubClient:
     arrivals: asyncio.Queue[Request] = field(default_factory=asyncio.Queue)
     ended: threading.Event = field(default_factory=threading.Event)
     started: bool = False
+    failed: asyncio.Event = field(default_factory=asyncio.Event)
     info: ModelInfo = field(
         default_factory=lambda: ModelInfo(
             model=MODEL,
@@ -89,6 +94,10 @@ class StubClient:
 
     async def stop(self) -> None:
         self.started = False
+
+    def check_room(self, count: int) -> None:
+        if count > self.room:
+            raise EngineOverloaded("9 requests are waiting already")
 
     async def load_adapter(self, name: str, folder: str) -> None:
         if self.refusal is not None:
@@ -138,6 +147,7 @@ class StubClient:
                 num_cached_tokens=16,
                 num_generated_tokens=generated,
                 speculation=receipt,
+                timing=self.timing if number == 1 else None,
             )
         if self.error is not None:
             raise self.error

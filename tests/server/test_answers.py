@@ -12,8 +12,20 @@ from pydantic import BaseModel
 from engine.errors import ContextLengthExceeded, EngineDead
 from engine.request import FinishReason
 from server.schemas import answers
-from tests.server.stub import StubClient
-from tests.server.wire import CHAT, COMPLETIONS, WEATHER, chat, chunks, completion
+from server.schemas.translated_answers import MessageAnswer, ResponseAnswer, TokenCount
+from tests.server.conftest import MakeHttp
+from tests.server.stub import MODEL, StubClient
+from tests.server.wire import (
+    CHAT,
+    COMPLETIONS,
+    MESSAGES,
+    RESPONSES,
+    WEATHER,
+    chat,
+    chunks,
+    completion,
+    named_events,
+)
 
 EVERYTHING = {
     "n": 2,
@@ -140,3 +152,67 @@ async def test_what_ended_a_choice_of_many_is_its_own(
     assert [choice["index"] for choice in body["choices"]] == list(range(128))
     client.error = EngineDead("gone")
     assert (await http.post(CHAT, json=chat(n=3))).status_code == 503
+
+
+def responses(**fields: Any) -> dict[str, Any]:
+    return {"model": MODEL, "input": "Hi", **fields}
+
+
+def messages(**fields: Any) -> dict[str, Any]:
+    return {"max_tokens": 20, **chat(**fields)}
+
+
+FUNCTION = WEATHER["function"]
+THOUGHT_AND_CALL = [
+    "<think>well",
+    '</think>Hm.<tool_call>{"name": "weather", "arguments": {"place": "x"}}</tool_call>',
+]
+EVERY_ITEM = responses(
+    tools=[{"type": "function", **FUNCTION}],
+    tool_choice="auto",
+    include=["message.output_text.logprobs"],
+    top_logprobs=1,
+    metadata={"a": "b"},
+    text={"format": {"type": "json_schema", "name": "x", "schema": {"type": "object"}}},
+)
+EVERY_BLOCK = messages(
+    tools=[{"name": FUNCTION["name"], "input_schema": FUNCTION["parameters"]}],
+    stop_sequences=["END"],
+)
+
+
+@pytest.mark.parametrize(
+    ("route", "body", "model"),
+    [
+        (RESPONSES, responses(), ResponseAnswer),
+        (RESPONSES, EVERY_ITEM, ResponseAnswer),
+        (MESSAGES, messages(), MessageAnswer),
+        (MESSAGES, EVERY_BLOCK, MessageAnswer),
+        (f"{MESSAGES}/count_tokens", chat(), TokenCount),
+    ],
+)
+async def test_translated_answers_are_what_the_document_says(
+    make_http: MakeHttp, client: StubClient, route: str, body: Any, model: type[BaseModel]
+) -> None:
+    if "tools" in body:
+        client.pieces = THOUGHT_AND_CALL
+    async with make_http(reasoning_parser="think") as http:
+        value = (await http.post(route, json=body)).json()
+    same(value, model.model_validate(value))
+    items = value.get("output", value.get("content", [value]))
+    assert len(items) == (3 if "tools" in body else 1)
+
+
+async def test_an_unfinished_response_is_what_the_document_says(
+    http: httpx.AsyncClient, client: StubClient
+) -> None:
+    client.finish = FinishReason.LENGTH
+    value = (await http.post(RESPONSES, json=responses(stream=True))).text
+    for line in value.splitlines():
+        if '"response":' in line:
+            response = json.loads(line.removeprefix("data: "))["response"]
+            same(response, ResponseAnswer.model_validate(response))
+    client.error = EngineDead("gone")
+    failed = named_events(await http.post(RESPONSES, json=responses(stream=True)))[-1]
+    same(failed["response"], ResponseAnswer.model_validate(failed["response"]))
+    assert failed["response"]["error"]

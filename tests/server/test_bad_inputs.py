@@ -48,7 +48,7 @@ OTHERS: dict[str, list[Any]] = {
     "model": [5, None, ["m"], {}, True],
     "stream": ["true", 1, 0, [], "yes"],
     "stream_options": [True, "usage", [], {"include_usage": True}],
-    "stop": ["", [""], ["a"] * 5, 5, [5], [None], {"a": 1}, "x" * 1025, ["x" * 1025], True],
+    "stop": ["", [""], ["a"] * 17, 5, [5], [None], {"a": 1}, "x" * 1025, ["x" * 1025], True],
     "stop_token_ids": [[-1], [258], [2**31], ["5"], [1.5], 5, [True], [0] * 65, "5"],
     "logit_bias": [
         *([], 5, "x", {"x": 1}, {"-1": 1}, {"258": 1}, {"1.5": 1}, {"9" * 5000: 1}, {"": 1}),

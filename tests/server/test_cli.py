@@ -39,12 +39,14 @@ def test_every_command_explains_itself(
 
 def test_options_become_the_configuration(tmp_path: Path) -> None:
     given = ["--model", str(tmp_path), "--adapter", "a=x", "--adapter", "b=y", "--threads", "2"]
+    given += ["--tensor-parallel-size", "2"]
     given += ["--kv-cache-memory", "512MiB", "--no-prefix-caching", "--api-key", "k"]
     config = serve.config_of(options(*given))
     assert config.engine.model == str(tmp_path)
     assert config.engine.adapters == {"a": "x", "b": "y"}
     assert config.engine.kv_cache_memory == 512 * MIB
     assert config.engine.num_threads == 2
+    assert config.engine.tensor_parallel_size == 2
     assert not config.engine.prefix_caching
     assert config.api_keys == ("k",)
     assert config.max_body_bytes == 4 * MIB

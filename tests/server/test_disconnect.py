@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from starlette.types import Message, Scope
 
+from server import sse
 from server.app import create_app
 from tests.server.stub import StubClient, model_folder, server_config
 from tests.server.wire import CHAT, MESSAGES, RESPONSES, chat
@@ -53,6 +54,30 @@ async def test_a_client_that_leaves_closes_its_generators(
     assert not any(b"[DONE]" in message.get("body", b"") for message in sent)
     text = app.state.serving.metrics.exposition().decode()
     assert f'finished_reason="abort",model_name="stub-model"}} {n}.0' in text
+
+
+async def test_a_client_that_does_not_read_ends_its_generation(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sse, "STALL_SECONDS", 0.05)
+    client = StubClient(pieces=["Hello"] * 9)
+    app = create_app(server_config(model_folder(tmp_path)), client)
+    inbox: asyncio.Queue[Message] = asyncio.Queue()
+    body = json.dumps(chat(stream=True)).encode()
+    inbox.put_nowait({"type": "http.request", "body": body, "more_body": False})
+    sent: list[Message] = []
+
+    async def send(message: Message) -> None:
+        sent.append(message)
+        if len(sent) > 3:
+            await asyncio.Event().wait()  # as uvicorn does where its buffer is full
+
+    async with asyncio.timeout(5):
+        await app(_scope(CHAT), inbox.get, send)
+    assert len(sent) == 4
+    assert len(client.closed) == 1
+    text = app.state.serving.metrics.exposition().decode()
+    assert 'finished_reason="abort",model_name="stub-model"} 1.0' in text
 
 
 def _scope(path: str) -> Scope:

@@ -46,7 +46,7 @@ def user(content: Any) -> list[dict[str, Any]]:
         ({"n": 129}, "n", "invalid_value"),
         ({"max_tokens": 0}, "max_tokens", "invalid_value"),
         ({"min_tokens": 5, "max_tokens": 4}, "min_tokens", "invalid_value"),
-        ({"stop": ["a", "b", "c", "d", "e"]}, "stop", None),
+        ({"stop": ["a"] * 17}, "stop", None),
         ({"stop": ""}, "stop", None),
         ({"logit_bias": {"x": 1}}, "logit_bias", "invalid_value"),
         ({"logit_bias": {"5": 101}}, "logit_bias.5", "invalid_value"),

@@ -8,7 +8,7 @@ from typing import Any
 import httpx
 import pytest
 
-from engine.errors import ContextLengthExceeded, EngineDead, EngineOverloaded
+from engine.errors import ContextLengthExceeded, EngineDead, EngineOverloaded, RequestError
 from engine.request import FinishReason
 from tests.server.conftest import MakeHttp
 from tests.server.stub import MODEL, StubClient
@@ -31,7 +31,8 @@ def prompt_of(client: StubClient) -> str:
 def error_of(response: httpx.Response) -> dict[str, Any]:
     body = response.json()
     assert body["type"] == "error"
-    assert list(body) == ["type", "error"]
+    assert list(body) == ["type", "error", "request_id"]
+    assert body["request_id"] == response.headers["x-request-id"]
     assert list(body["error"]) == ["type", "message"]
     error: dict[str, Any] = body["error"]
     return error
@@ -272,14 +273,17 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     (block(type="tool_use", id="c", name="x", input={}), "messages"),
     ({"messages": [{"role": "assistant", "content": "I"}]}, "messages"),
     ({"temperature": 9}, "temperature"),
-    ({"stop_sequences": ["a"] * 9}, "stop_sequences"),
+    ({"stop_sequences": ["a"] * 17}, "stop_sequences"),
     ({"tools": [{"type": "web_search_20250305", "name": "web_search"}]}, "tools.0.type"),
     ({"tools": [{"name": "x"}]}, "tools.0.input_schema"),
     ({"tool_choice": {"type": "auto"}}, "tool_choice"),
     ({"tools": [WEATHER], "tool_choice": {"type": "tool"}}, "tool_choice.name"),
     ({"thinking": {"type": "enabled", "budget_tokens": 1024}}, "thinking.type"),
     ({"mcp_servers": [{"url": "x"}]}, "mcp_servers"),
-    ({"output_config": {"effort": "low"}}, "output_config"),
+    ({"output_config": {"effort": "low"}}, "output_config.effort"),
+    ({"output_config": {"format": {"type": "json_object"}}}, "output_config.format.type"),
+    ({"output_config": {"format": {"type": "json_schema"}}}, "output_config.format.schema"),
+    ({"output_format": {"type": "json_schema", "schema": {}}}, "output_format"),
     ({"service_tier": "flex"}, "service_tier"),
     ({"n": 2}, "n"),
 ]
@@ -340,3 +344,17 @@ async def test_reasoning_is_a_thinking_block_that_may_be_sent_back(
     ]
     deltas = [event["delta"] for event in events if event["type"] == "content_block_delta"]
     assert [delta["type"] for delta in deltas] == ["thinking_delta", "thinking_delta", "text_delta"]
+
+
+async def test_output_config_is_a_strict_schema(
+    http: httpx.AsyncClient, client: StubClient
+) -> None:
+    schema = {"type": "object", "properties": {"a": {"type": "integer"}}}
+    config = {"format": {"type": "json_schema", "schema": schema}, "effort": "high"}
+    assert (await http.post(MESSAGES, json=asked(output_config=config))).status_code == 200
+    grammar = client.requests[-1].grammar
+    assert grammar is not None
+    assert json.loads(grammar.text) == {**schema, "x-guidance": {}}
+    client.error = RequestError("no", "response_format.json_schema.schema")
+    response = await http.post(MESSAGES, json=asked(output_config=config))
+    assert error_of(response)["message"].startswith("output_config.format.schema: ")

@@ -6,13 +6,25 @@ import asyncio
 import json
 import logging
 from collections.abc import AsyncIterator
+from typing import Any
 
 import httpx
 import pytest
 
+from engine.errors import EngineDead
+from engine.request import Timing
 from tests.server.conftest import MakeHttp
-from tests.server.stub import StubClient
-from tests.server.wire import CHAT, chat, error_of
+from tests.server.stub import MODEL, StubClient
+from tests.server.wire import (
+    CHAT,
+    COMPLETIONS,
+    MESSAGES,
+    RESPONSES,
+    chat,
+    completion,
+    error_of,
+    frames,
+)
 
 
 async def test_a_request_id_is_returned_or_made(http: httpx.AsyncClient) -> None:
@@ -96,20 +108,67 @@ async def test_a_full_server_tells_to_retry(make_http: MakeHttp, client: StubCli
         assert (await http.post(CHAT, json=chat())).status_code == 200
 
 
-async def test_a_request_is_one_json_line_without_its_text(
-    http: httpx.AsyncClient, caplog: pytest.LogCaptureFixture
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        (CHAT, chat(n=3)),
+        (CHAT, chat(n=3, stream=True)),
+        (COMPLETIONS, completion(prompt=["a", "b", "c"])),
+        (COMPLETIONS, completion(best_of=3)),
+        (RESPONSES, {"model": MODEL, "input": "Hi"}),
+        (MESSAGES, chat(max_tokens=1)),
+    ],
+)
+async def test_choices_that_find_no_room_are_refused_before_any_work(
+    make_http: MakeHttp,
+    client: StubClient,
+    path: str,
+    body: dict[str, Any],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    client.room = body.get("n", 1) - 1 if path != COMPLETIONS else 2
+    for worker in ("server.chat_plan.prompt_of", "server.prompts.encode"):
+        monkeypatch.setattr(worker, None)
+    async with make_http() as http:
+        refused = await http.post(path, json=body)
+    assert refused.status_code == 429
+    assert refused.headers["retry-after"] == "1"
+    if path != MESSAGES:
+        assert error_of(refused)["code"] == "queue_full"
+    assert not client.requests
+
+
+async def test_a_request_is_one_json_line_without_its_text(
+    http: httpx.AsyncClient, client: StubClient, caplog: pytest.LogCaptureFixture
+) -> None:
+    client.timing = Timing(0.25, 0.5)
     messages = [{"role": "user", "content": "my secret"}]
     with caplog.at_level(logging.INFO, "bita.access"):
         await http.get("/health")
-        await http.post(CHAT, json=chat(messages=messages), headers={"x-request-id": "r1"})
+        headers = {"x-request-id": "r1", "traceparent": f"00-{'ab' * 16}-{'cd' * 8}-01"}
+        await http.post(CHAT, json=chat(messages=messages), headers=headers)
     (record,) = [record for record in caplog.records if record.name == "bita.access"]
     line = json.loads(record.message)
     assert (line["request_id"], line["status"], line["route"]) == ("r1", 200, CHAT)
     assert (line["prompt_tokens"], line["output_tokens"]) == (26, 11)
     assert line["cached_tokens"] == 16
     assert line["finish_reasons"] == ["stop"]
+    assert line["queue_s"] == 0.25
     assert line["ttft_s"] <= line["e2e_s"]
+    assert line["trace_id"] == "ab" * 16
+    assert "error" not in line
     assert not line["client_aborted"]
     assert "secret" not in record.message
     assert "Hello" not in record.message
+
+
+async def test_the_line_of_a_stream_that_broke_off_says_by_what(
+    http: httpx.AsyncClient, client: StubClient, caplog: pytest.LogCaptureFixture
+) -> None:
+    client.error = EngineDead("gone")
+    with caplog.at_level(logging.INFO, "bita.access"):
+        response = await http.post(CHAT, json=chat(stream=True), headers={"x-request-id": "r1"})
+    (line,) = [json.loads(r.message) for r in caplog.records if r.name == "bita.access"]
+    assert (line["status"], line["error"], line["level"]) == (200, "unavailable", "error")
+    *_, event, _ = frames(response)
+    assert json.loads(event)["error"]["request_id"] == "r1"

@@ -27,7 +27,7 @@ def reader(inside: bool) -> AnswerReader:
     """Of reasoning and calls."""
     counter = ReasoningTokens(None, None, inside)
     splitter = ReasoningSplitter(FORMATS["think"], inside, counter)
-    return AnswerReader(splitter, FAMILIES["hermes"].parser())
+    return AnswerReader(splitter, FAMILIES["hermes"].parser({}))
 
 
 CASES: list[tuple[bool, str, Said]] = [

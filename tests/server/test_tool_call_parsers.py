@@ -13,7 +13,17 @@ from hypothesis import strategies as st
 from server.pieces import CallArguments, CallEnded, CallStarted, Text
 from server.tool_calls.families import FAMILIES, recognised
 from tests.server.answers import divide, read
-from tests.server.call_cases import ARGUMENTS, CASES, FOUND, HERMES, LLAMA, NAMES, OBJECT, TAG
+from tests.server.call_cases import (
+    ARGUMENTS,
+    CASES,
+    CODER,
+    FOUND,
+    FUNCTIONS,
+    HERMES,
+    LLAMA,
+    OBJECT,
+    TAG,
+)
 
 FLAT = [(family, *case) for family, cases in CASES.items() for case in cases]
 
@@ -25,8 +35,8 @@ def test_every_family_has_cases() -> None:
 @pytest.mark.parametrize(("family", "text", "expected"), FLAT)
 def test_calls_and_text(family: str, text: str, expected: list[Any]) -> None:
     make = FAMILIES[family].parser
-    assert read(make(NAMES), [text]) == expected
-    assert read(make(NAMES), text) == expected
+    assert read(make(FUNCTIONS), [text]) == expected
+    assert read(make(FUNCTIONS), text) == expected
 
 
 PARTS = (
@@ -47,6 +57,12 @@ PARTS = (
     "1",
     OBJECT,
     LLAMA,
+    CODER,
+    "<function=f>",
+    "<parameter=place>",
+    "<parameter=count>",
+    "</parameter>",
+    "</function>",
     ARGUMENTS,
 )
 MARKERS = (*(marker for family in FAMILIES.values() for marker in family.markers), "weather")
@@ -60,8 +76,8 @@ MARKERS = (*(marker for family in FAMILIES.values() for marker in family.markers
 )
 def test_where_the_text_is_cut_makes_no_difference(family: str, text: str, cuts: list[int]) -> None:
     make = FAMILIES[family].parser
-    whole = read(make(NAMES), [text])
-    assert read(make(NAMES), divide(text, cuts)) == whole
+    whole = read(make(FUNCTIONS), [text])
+    assert read(make(FUNCTIONS), divide(text, cuts)) == whole
     for part in whole:
         if isinstance(part, tuple) and "broken" not in part:
             assert isinstance(json.loads(part[1]), dict)
@@ -71,11 +87,11 @@ def test_where_the_text_is_cut_makes_no_difference(family: str, text: str, cuts:
 @settings(max_examples=60, deadline=None)
 @given(text=st.text('<>{}[]":, \\ane1|/tolc_py()', max_size=60))
 def test_what_has_no_call_is_left_as_it_is(family: str, text: str) -> None:
-    assert read(FAMILIES[family].parser(NAMES), [text]) == ([text] if text else [])
+    assert read(FAMILIES[family].parser(FUNCTIONS), [text]) == ([text] if text else [])
 
 
 def test_arguments_come_as_soon_as_the_name_is_known() -> None:
-    parser = FAMILIES["hermes"].parser()
+    parser = FAMILIES["hermes"].parser({})
     assert parser.feed('Hi. <tool_call>{"name": "f", ') == [Text("Hi.")]
     started, *rest = parser.feed('"arguments": {"a": "b')
     assert isinstance(started, CallStarted)
@@ -86,18 +102,30 @@ def test_arguments_come_as_soon_as_the_name_is_known() -> None:
     assert parser.feed("}") == [CallEnded(0, complete=True)]
 
 
+def test_strings_between_tags_come_as_they_are_written() -> None:
+    parser = FAMILIES["qwen3_coder"].parser(FUNCTIONS)
+    assert parser.feed("Hi. <tool_call>\n<function=f>\n") == [Text("Hi.")]
+    started, begun = parser.feed("<parameter=place>\nŁó")
+    assert isinstance(started, CallStarted)
+    assert begun == CallArguments(0, '{"place": "Łó')
+    assert parser.feed('d"\n') == [CallArguments(0, 'd\\"')]
+    assert parser.feed("</parameter>\n<parameter=count>1") == [CallArguments(0, '", "count": ')]
+    assert parser.feed("2</parameter>\n") == [CallArguments(0, "12")]
+    assert parser.feed("</function>\n") == [CallArguments(0, "}"), CallEnded(0, complete=True)]
+
+
 def test_text_is_held_back_only_while_it_may_begin_a_call() -> None:
-    parser = FAMILIES["hermes"].parser()
+    parser = FAMILIES["hermes"].parser({})
     assert parser.feed("Hello <too") == [Text("Hello")]
     assert parser.feed("ls>") == [Text(" <tools>")]
-    parser = FAMILIES["json"].parser(["f"])
+    parser = FAMILIES["json"].parser({"f": {}})
     assert parser.feed('{"nam') == []
     assert parser.feed('es": ["a') == [Text('{"names": ["a')]
 
 
 def test_only_the_first_call_is_kept_where_one_is_asked_for() -> None:
     text = f"{HERMES} and <tool_call>{OBJECT[:-2]}x</tool_call>{HERMES}"
-    assert read(FAMILIES["hermes"].parser(NAMES, parallel=False), text) == [
+    assert read(FAMILIES["hermes"].parser(FUNCTIONS, parallel=False), text) == [
         FOUND,
         "andx</tool_call>",
     ]
@@ -122,15 +150,18 @@ def test_long_answers_take_time_in_proportion_to_their_length(family: str) -> No
         "<tool_call>",
         TAG,
         "[f(a=",
+        "<function=f><parameter=place>",
+        "<function=f><parameter=count>\n</parameter>",
     ):
         text = unit * (size // len(unit))
-        assert read(FAMILIES[family].parser(NAMES), [text])
+        assert read(FAMILIES[family].parser(FUNCTIONS), [text])
 
 
 @pytest.mark.parametrize(
     ("template", "vocabulary", "family"),
     [
         ("{{ tools }} <tool_call>", (), "hermes"),
+        ("{{ tools }} <tool_call>\n<function=f>\n<parameter=p>", (), "qwen3_coder"),
         ("{{ tools }} [TOOL_CALLS]", (), "mistral"),
         ("{{ tools }} <|python_tag|>", (), "llama3"),
         ("{{ tools }}", ("<|python_tag|>",), "llama3"),

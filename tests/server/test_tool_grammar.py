@@ -152,7 +152,7 @@ def test_calls_are_in_the_form_that_is_read(
         assert lets_through(wanted, text, special) is (text in good), text
     assert [lets_through(one, text, special) for text in good] == [True, False]
     for number, text in enumerate(good, start=1):
-        parser = FAMILIES[family].parser({"book", "now"})
+        parser = FAMILIES[family].parser({"book": {}, "now": {}})
         pieces = parser.feed(text) + parser.finish()
         assert sum(isinstance(piece, CallStarted) for piece in pieces) == number
         assert not any(isinstance(piece, Text) for piece in pieces)

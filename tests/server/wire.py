@@ -40,8 +40,9 @@ def chunks(response: httpx.Response) -> list[dict[str, Any]]:
 def error_of(response: httpx.Response) -> dict[str, Any]:
     body = response.json()
     assert list(body) == ["error"]
-    assert list(body["error"]) == ["message", "type", "param", "code"]
+    assert list(body["error"]) == ["message", "type", "param", "code", "request_id"]
     error: dict[str, Any] = body["error"]
+    assert error.pop("request_id") == response.headers["x-request-id"]
     return error
 
 

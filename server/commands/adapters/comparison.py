@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from adapters.tuning.evaluate import Evaluation
     from adapters.tuning.prompts import Conversation
     from engine.config import EngineConfig
-    from engine.model.loader import LoadedModel
+    from engine.model.loaded import LoadedModel
 
 RANKS = 10
 

@@ -38,6 +38,8 @@ def opened(options: argparse.Namespace) -> AbstractAsyncContextManager[httpx.Asy
         # The limits guard a server from strangers; here who sends the requests runs the engine.
         max_body_bytes=sys.maxsize,
         max_concurrent_requests=options.concurrency,
+        # Who stops it goes on later: nothing that runs is worth waiting for.
+        shutdown_timeout=0,
     )
     return in_process(config, EngineClient(config.engine))
 

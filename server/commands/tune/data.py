@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from adapters.tuning.generate import Answering
     from adapters.tuning.layout import Sample
     from adapters.tuning.prompts import Conversation
-    from engine.model.loader import LoadedModel
+    from engine.model.loaded import LoadedModel
 
 HELD_OUT = 0.1
 ANSWERS_AT_ONCE = 32

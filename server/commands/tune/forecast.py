@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from adapters.tuning.recipe import TuningRecipe
     from adapters.tuning.target import TargetModel
     from engine.answers import AnswerRate
-    from engine.model.loader import LoadedModel
+    from engine.model.loaded import LoadedModel
 
 PROBE_SECONDS = 20.0
 

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from adapters.format import BitaAdapter
     from adapters.tuning.layout import Sample
     from adapters.tuning.recipe import TuningRecipe
-    from engine.model.loader import LoadedModel
+    from engine.model.loaded import LoadedModel
 
 
 def tune(options: argparse.Namespace) -> int:

@@ -184,5 +184,14 @@ def test_options_without_a_meaning_are_refused(options: list[str]) -> None:
         parsed(options)
 
 
+def test_variables_of_servers_without_ray_are_no_hindrance(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BITA_PORT", "9000")
+    monkeypatch.setenv("BITA_SHUTDOWN_TIMEOUT", "7")
+    assert parsed([]).port == 9000
+    monkeypatch.setenv("BITA_ADMIN_KEY", "k")
+    with pytest.raises(ValueError, match="admin-key"):
+        parsed([])
+
+
 def test_options_of_a_replica_are_taken() -> None:
     assert parsed(["--max-num-seqs", "7"]).max_num_seqs == 7
