@@ -33,7 +33,7 @@ class ContextMiddleware:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        record = RequestRecord(_request_id(scope), scope["method"], scope["path"])
+        record = RequestRecord(request_id_of(scope), scope["method"], scope["path"])
         open_record(scope, record)
 
         async def send_with_id(message: Message) -> None:
@@ -73,6 +73,7 @@ def record_of(request: Request) -> RequestRecord:
     return record_in(request.scope)
 
 
-def _request_id(scope: Scope) -> str:
+def request_id_of(scope: Scope) -> str:
+    """The client's x-request-id, if it is sane, or a fresh one."""
     given = Headers(scope=scope).get("x-request-id", "")
     return given if _ACCEPTABLE_ID.fullmatch(given) else f"req-{uuid.uuid4().hex}"

@@ -11,8 +11,10 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from server.anthropic.reply import FRAMING as MESSAGES
 from server.cluster.exchange import Answer, Asked, Head
 from server.cluster.prefixes import hashes_of
-from server.errors import ApiError, as_api_error, unavailable
+from server.context import request_id_of
+from server.errors import ApiError, as_api_error, noted, unavailable
 from server.limits import BodyLimitMiddleware
+from server.logging import RequestRecord, open_record
 from server.metrics import CONTENT_TYPE
 from server.sse import CHUNKS, ClientDisconnected, Framing, until_disconnect
 
@@ -57,7 +59,16 @@ class Ingress:
         max_body_bytes: int,
     ) -> ASGIApp:
         """One that answers 413 to larger bodies, before a replica sees them."""
-        return BodyLimitMiddleware(cls(ask, metrics), max_body_bytes)
+        limited = BodyLimitMiddleware(cls(ask, metrics), max_body_bytes)
+
+        async def app(scope: Scope, receive: Receive, send: Send) -> None:
+            if scope["type"] == "http":
+                # For the words of our own errors; a line in the log is the replica's to write.
+                request_id = request_id_of(scope)
+                open_record(scope, RequestRecord(request_id, scope["method"], scope["path"]))
+            await limited(scope, receive, send)
+
+        return app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
@@ -66,13 +77,13 @@ class Ingress:
         try:
             body = await _read(receive)
             asked = Asked.of(scope, body, hashes_of(body))
-            await until_disconnect(receive, self._relay(asked, send))
+            await until_disconnect(receive, self._relay(asked, scope, send))
         except (ClientDisconnected, OSError):
             return
         except ApiError as error:
             await error.response()(scope, receive, send)
 
-    async def _relay(self, asked: Asked, send: Send) -> None:
+    async def _relay(self, asked: Asked, scope: Scope, send: Send) -> None:
         """Raises ApiError while nothing has been sent."""
         head, rest = await self._begin(asked)
 
@@ -90,7 +101,7 @@ class Ingress:
             except ReplicaGone:
                 if not dict(headers).get(b"content-type", b"").startswith(b"text/event-stream"):
                     raise
-                await body(_lost(asked.path))
+                await body(_lost(asked.path, scope))
         await body(b"", more=False)
 
     async def _begin(self, asked: Asked) -> tuple[Head, Answer]:
@@ -113,10 +124,10 @@ class Ingress:
         yield series
 
 
-def _lost(path: str) -> bytes:
+def _lost(path: str, scope: Scope) -> bytes:
     """What ends a stream whose replica is lost."""
     framing = next((framing for paths, framing in _FRAMINGS if paths.fullmatch(path)), CHUNKS)
-    error = unavailable("The replica that wrote this answer is gone.")
+    error = noted(unavailable("The replica that wrote this answer is gone."), scope)
     return framing.frame(framing.error(error)) + framing.end
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import aclosing
+from typing import Any
 
 import httpx
 import pytest
@@ -18,7 +19,7 @@ from server.cluster.options import parsed
 from server.cluster.scrape import merged
 from server.errors import unavailable
 from tests.server.stub import StubClient, model_folder, server_config
-from tests.server.wire import CHAT, MESSAGES, chat, error_of
+from tests.server.wire import CHAT, MESSAGES, chat
 
 MIB = 1024**2
 
@@ -60,6 +61,13 @@ async def front(replicas: Replicas) -> AsyncIterator[httpx.AsyncClient]:
         yield http
 
 
+def error_in(response: httpx.Response) -> dict[str, Any]:
+    """Whose header with the request's id is Ray's proxy's to add."""
+    error: dict[str, Any] = response.json()["error"]
+    assert error["request_id"]
+    return error
+
+
 async def test_answers_are_the_replicas(front: httpx.AsyncClient, http: httpx.AsyncClient) -> None:
     for body in (chat(), chat(stream=True), chat(temperature=9), {}):
         one, other = [await client.post(CHAT, json=body) for client in (front, http)]
@@ -87,7 +95,7 @@ async def test_lost_before_the_answer_another_replica_is_asked(
     assert len(replicas.asked) == MAX_TRIES
     replicas.lost = 10 * MAX_TRIES
     refused = await front.post(CHAT, json=chat())
-    assert (refused.status_code, error_of(refused)["code"]) == (503, "unavailable")
+    assert (refused.status_code, error_in(refused)["code"]) == (503, "unavailable")
     assert int(refused.headers["retry-after"]) >= 1
 
 
@@ -121,7 +129,7 @@ async def test_a_full_queue_is_a_503(replicas: Replicas) -> None:
     transport = httpx.ASGITransport(Ingress.limited(full, replicas.metrics, MIB))
     async with httpx.AsyncClient(transport=transport, base_url="http://front") as front:
         refused = await front.post(CHAT, json=chat())
-    assert (refused.status_code, error_of(refused)["type"]) == (503, "server_error")
+    assert (refused.status_code, error_in(refused)["type"]) == (503, "server_error")
     assert int(refused.headers["retry-after"]) >= 1
 
 
