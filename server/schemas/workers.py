@@ -18,8 +18,8 @@ class ModelFacts(BaseModel):
 
 class ServerFacts(BaseModel):
     """context_length: tokens of prompt and answer together. max_running_requests: sequences in one
-    forward. max_total_num_tokens: room of the KV cache. page_size: tokens of one of its blocks.
-    tp_size: ranks that share the model.
+    forward. tp_size: ranks that share the model. max_total_num_tokens: room of the KV cache.
+    page_size: tokens of one of its blocks.
     """
 
     model_path: str

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import subprocess
 from functools import cache
@@ -128,6 +129,15 @@ def test_a_pod_has_no_rights(pod: dict[str, Any], server: dict[str, Any]) -> Non
     policy = base("network.yaml")["spec"]
     assert policy["policyTypes"] == ["Ingress", "Egress"]
     assert "egress" not in policy
+
+
+def test_what_the_image_writes_to_is_mounted(server: dict[str, Any]) -> None:
+    """Its root is read-only; torch makes a folder in its cache as it starts."""
+    image = (K8S.parents[1] / "Dockerfile").read_text()
+    (written,) = re.findall(r"^VOLUME (\S+)$", image, re.MULTILINE)
+    mounts = {mount["mountPath"]: mount for mount in server["volumeMounts"]}
+    assert {written, "/tmp"} <= set(mounts)
+    assert not mounts[written].get("readOnly")
 
 
 def test_no_secret_is_in_the_repository(server: dict[str, Any]) -> None:
