@@ -90,6 +90,7 @@ class Drafting:
     ) -> None:
         """The next step's trees, from each last accepted node's mask group and from chains."""
         drafting: dict[LoadedAdapter | None, list[_Parts]] = {}
+        num_decoding = sum(item.tree is not None for item in scheduled)
         for item, segment, acceptance in zip(scheduled, batch.segments, accepted, strict=True):
             sequence = item.sequence
             if acceptance is None or item.tree is None or sequence.finish_reason is not None:
@@ -103,7 +104,7 @@ class Drafting:
             if size or chains:
                 first = segment.mask_row(masks, node)
                 hidden = output.hidden[first : first + size]
-                trust = self._trust_in(sequence, len(scheduled))
+                trust = self._trust_in(sequence, num_decoding)
                 group = MaskGroup(hidden, acceptance.bonus_token, trust)
                 drafting.setdefault(sequence.adapter, []).append((sequence, group, chains))
         for adapter, parts in drafting.items():
@@ -119,7 +120,7 @@ class Drafting:
                     self._runner.embed,
                     self._runner.project,
                 )
-            trees = planner.draft(ranker, chains_of, len(scheduled))
+            trees = planner.draft(ranker, chains_of, num_decoding)
             for (sequence, *_), tree in zip(parts, trees, strict=True):
                 constraint = sequence.constraint
                 with sequence.blamed():

@@ -49,6 +49,7 @@ def ranks(folder: Path) -> list[dict[str, Any]]:
     return [torch.load(folder / f"rank{rank}.pt") for rank in range(2)]
 
 
+@pytest.mark.slow
 def test_parameters_are_equal_across_processes_and_those_of_one_alone(
     ranks: list[dict[str, Any]],
 ) -> None:
@@ -62,6 +63,7 @@ def test_parameters_are_equal_across_processes_and_those_of_one_alone(
     assert sum(rank["contexts"] for rank in ranks) <= len(alone.samples)
 
 
+@pytest.mark.slow
 def test_the_leader_alone_writes_and_its_checkpoint_is_anyones(folder: Path) -> None:
     assert sorted(f.name for f in (folder / "run").iterdir()) == ["checkpoint.pt", "log.jsonl"]
     lines = (folder / "run" / "log.jsonl").read_text().splitlines()
@@ -71,6 +73,7 @@ def test_the_leader_alone_writes_and_its_checkpoint_is_anyones(folder: Path) -> 
     assert resumed.steps_done == RECIPE.steps
 
 
+@pytest.mark.slow
 def test_what_is_gathered_is_in_order_and_the_leader_is_believed(
     ranks: list[dict[str, Any]],
 ) -> None:
@@ -78,6 +81,7 @@ def test_what_is_gathered_is_in_order_and_the_leader_is_believed(
     assert all(rank["of_leader"] == "from 0" for rank in ranks)
 
 
+@pytest.mark.slow
 def test_a_process_whose_numbers_overflow_stops_all(ranks: list[dict[str, Any]]) -> None:
     assert all("step 5: the loss is" in rank["stopped"] for rank in ranks)
 

@@ -105,8 +105,8 @@ async def held(count: int, seed: int, tree: str) -> None:
     assert accepted > count
 
 
-async def test_60_mixed_requests_are_answered_the_same_without_speculation() -> None:
-    await held(60, 0, "auto")
+async def test_40_mixed_requests_are_answered_the_same_without_speculation() -> None:
+    await held(40, 0, "auto")
 
 
 @pytest.mark.slow

@@ -200,6 +200,7 @@ async def test_an_engine_that_does_not_come_back_ends_the_server(folder: Path) -
         assert await server.ends() == 1
 
 
+@pytest.mark.slow
 async def test_a_second_signal_ends_it_at_once(folder: Path) -> None:
     async with serving(folder) as server:
         await server.becomes(200)

@@ -21,8 +21,7 @@ slow = (
 @pytest.mark.parametrize(
     ("architecture", "backend"),
     [
-        ("Llama", "aot_eager"),
-        pytest.param("Gemma2", "aot_eager", marks=slow),
+        *(pytest.param(a, "aot_eager", marks=slow) for a in ("Llama", "Gemma2")),
         *(pytest.param(a, "inductor", marks=slow) for a in ("Llama", "Gemma2", "Mistral", "GPT2")),
     ],
 )

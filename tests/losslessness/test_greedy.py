@@ -10,7 +10,7 @@ from engine.speculation.tree import TreeTopology
 from tests import factories
 from tests.oracle import OracleEngine
 
-COUNT = 14
+COUNT = 12
 
 
 def random_tree(seed: int, masks: int = 3, nodes: int = 9) -> TreeTopology:
@@ -115,7 +115,7 @@ def test_a_shared_prefix_is_found_and_changes_no_token(llama) -> None:  # type: 
     expected = {str(i): factories.generate(model, p) for i, p in enumerate(longer)}
     loaded = factories.load(model, "Llama")
     engine = factories.engine(loaded, {"a": factories.random_adapter(model)})
-    assert factories.run(engine, factories.requests(longer), range(0, 28, 2)) == expected
+    assert factories.run(engine, factories.requests(longer), range(0, 2 * COUNT, 2)) == expected
     assert engine.stats().prefix_cache_hits >= (COUNT - 2) * (len(start) // 4 * 4)
     assert engine.scheduler.pool.usage == 0
 
