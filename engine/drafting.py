@@ -90,7 +90,7 @@ class Drafting:
     ) -> None:
         """The next step's trees, from each last accepted node's mask group and from chains."""
         drafting: dict[LoadedAdapter | None, list[_Parts]] = {}
-        num_decoding = sum(item.tree is not None for item in scheduled)
+        num_decoding = _num_decoding(scheduled)
         for item, segment, acceptance in zip(scheduled, batch.segments, accepted, strict=True):
             sequence = item.sequence
             if acceptance is None or item.tree is None or sequence.finish_reason is not None:
@@ -139,7 +139,7 @@ class Drafting:
         For as many tokens, plain decoding needs further steps: of the roots alone, since what else
         the step computed, it would compute once.
         """
-        sequences = sum(item.tree is not None for item in scheduled)
+        sequences = _num_decoding(scheduled)
         if not sequences:
             return
         drafts = rows[RowKind.NODE] + rows[RowKind.MASK]
@@ -159,3 +159,8 @@ class Drafting:
     def _trust_in(self, sequence: Sequence, num_decoding: int) -> float:
         """In what the sequence's masks say; none where listening to masks does not pay."""
         return sequence.trust() if self._payoff.pays(num_decoding) else 0.0
+
+
+def _num_decoding(scheduled: list[Scheduled]) -> int:
+    """Sequences that a step chooses a token for."""
+    return sum(item.tree is not None for item in scheduled)

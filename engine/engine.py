@@ -12,7 +12,7 @@ import torch
 from adapters.format import BitaAdapter
 from engine.adapter_registry import AdapterRegistry, LoadedAdapter, PreparedAdapter, Room
 from engine.admission import token_limit
-from engine.batch import ForwardBatch, RowKind, SegmentPlan
+from engine.batch import ForwardBatch, RowKind, Segment, SegmentPlan
 from engine.cache.block_pool import BlockPool
 from engine.choosing import NOT_FINITE, verify
 from engine.config import EngineConfig
@@ -254,10 +254,7 @@ class Engine:
             return True
         sound = finite.tolist()
         for item, segment, acceptance in zip(scheduled, batch.segments, accepted, strict=True):
-            rows = list(range(segment.start, segment.root))
-            if acceptance is not None:
-                rows += [segment.root, *(segment.root + node for node in acceptance.path)]
-            if not all(sound[row] for row in rows):
+            if not all(sound[row] for row in _kept_rows(segment, acceptance)):
                 item.sequence.failure = NOT_FINITE
         return False
 
@@ -271,9 +268,7 @@ class Engine:
         for item, segment, acceptance in zip(scheduled, batch.segments, accepted, strict=True):
             if item.sequence.failure is not None:
                 continue
-            rows = list(range(segment.start, segment.root))
-            if acceptance is not None:
-                rows += [segment.root, *(segment.root + node for node in acceptance.path)]
+            rows = _kept_rows(segment, acceptance)
             table, past = item.sequence.block_table, segment.num_past
             target += [table[p // size] * size + p % size for p in range(past, past + len(rows))]
             source += batch.scratch_slots[rows].tolist()
@@ -418,3 +413,11 @@ class Engine:
         for kind, count in rows.items():
             self._stats.rows[kind.value] += count
         return rows
+
+
+def _kept_rows(segment: Segment, acceptance: Acceptance | None) -> list[int]:
+    """Batch rows whose KV stay: prefilled ones, and the root and the accepted path."""
+    rows = list(range(segment.start, segment.root))
+    if acceptance is not None:
+        rows += [segment.root, *(segment.root + node for node in acceptance.path)]
+    return rows

@@ -59,9 +59,10 @@ class IntakeMiddleware:
             return
         with ExitStack() as place:
             try:
-                self._intake.check_open()
                 if scope["method"] == "POST":
                     place.enter_context(self._intake.place())
+                else:
+                    self._intake.check_open()
             except ApiError as error:
                 await error.response()(scope, receive, send)
                 return
