@@ -8,14 +8,17 @@ from __future__ import annotations
 import argparse
 import time
 from collections.abc import Callable
+from functools import partial
 
 import torch
+from torch import nn
 from torch.nn.functional import linear
 
 from benchmarks import report
+from engine.model.linears import pack
 
-SHAPES = ((320, 864), (864, 320), (320, 4096))
-ROWS = (1, 4, 8, 16, 32)
+SHAPES = ((320, 864), (864, 320), (320, 4096), (2048, 2048), (2048, 8192))
+ROWS = (1, 2, 4, 8, 16, 32, 64, 128)
 
 
 def microseconds(call: Callable[[], object], repeats: int) -> float:
@@ -36,7 +39,7 @@ def main() -> None:
     args = parser.parse_args()
     table = report.Table(
         f"microseconds, {torch.get_num_threads()} threads",
-        ("in x out", "rows", "float32", "float32, input-major", "bfloat16", "ratio"),
+        ("in x out", "rows", "float32", "input-major", "packed", "bfloat16", "float32 / packed"),
     )
     results = []
     with torch.inference_mode():
@@ -45,10 +48,17 @@ def main() -> None:
                 x, weight = torch.randn(rows, width), torch.randn(out, width)
                 major = weight.t().contiguous().t()
                 x16, weight16 = x.bfloat16(), weight.bfloat16()
-                pairs = ((x, weight), (x, major), (x16, weight16))
-                times = [microseconds(lambda p=p: linear(*p), args.repeats) for p in pairs]  # type: ignore[misc]
+                packed = nn.Sequential(nn.Linear(width, out, bias=False))
+                pack(packed)
+                calls: list[Callable[[], object]] = [
+                    partial(linear, x, weight),
+                    partial(linear, x, major),
+                    partial(packed[0], x),
+                    partial(linear, x16, weight16),
+                ]
+                times = [microseconds(call, args.repeats) for call in calls]
                 results.append({"in": width, "out": out, "rows": rows, "microseconds": times})
-                table.add(f"{width} x {out}", rows, *times, times[0] / times[1])
+                table.add(f"{width} x {out}", rows, *times, times[0] / times[2])
     report.publish([table], results, args.markdown)
 
 

@@ -249,14 +249,14 @@ class Engine:
         accepted: list[Acceptance | None],
     ) -> bool:
         """Whether all rows are finite numbers; whoever needs one that is not has failed."""
-        finite = output.hidden.isfinite().all(dim=-1)
-        if finite.all():
+        # One number that is not finite leaves no finite sum, and a sum takes a fifth of the time.
+        if output.hidden.sum(dtype=torch.float32).isfinite():
             return True
-        sound = finite.tolist()
+        sound = output.hidden.isfinite().all(dim=-1).tolist()
         for item, segment, acceptance in zip(scheduled, batch.segments, accepted, strict=True):
             if not all(sound[row] for row in _kept_rows(segment, acceptance)):
                 item.sequence.failure = NOT_FINITE
-        return False
+        return all(sound)
 
     def _commit(
         self, scheduled: list[Scheduled], batch: ForwardBatch, accepted: list[Acceptance | None]

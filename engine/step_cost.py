@@ -39,6 +39,8 @@ def step_cost(
     max_rows = min(config.max_num_batched_tokens, max_positions - past)
     facts = {
         "model": json.loads(loaded.model.config.to_json_string(use_diff=False)),
+        # Packed or quantised ones take other times.
+        "layers": sorted({type(module).__qualname__ for module in loaded.model.modules()}),
         "dtype": str(loaded.dtype),
         "device": device_name(loaded.device),
         "torch": torch.__version__,

@@ -30,17 +30,19 @@ class SdpaStep:
     def __init__(self, batch: ForwardBatch, storage: KVStorage, num_prompts: list[int]) -> None:
         self.storage = storage
         self.slots = storage.step_slots(batch.scratch_slots)
+        self.alone = _Alone(batch, storage) if batch.num_rows == 1 else None
+        if self.alone is not None:
+            return
         small = [s for s in batch.segments if s.num_rows <= MAX_BATCHED_ROWS]
         groups = [[s] for s in batch.segments if s.num_rows > MAX_BATCHED_ROWS]
         groups += _alike(small, storage.block_size)
         self.groups = [_Group(g, batch, storage, num_prompts) for g in groups]
-        self.alone = _slots(batch, storage) if batch.num_rows == 1 else None
 
     def forward(self, query: Tensor, key: Tensor, value: Tensor, call: LayerCall) -> Tensor:
         """As `AttentionStep.forward`."""
         self.storage.write(call.layer, self.slots, key, value)
-        if self.alone is not None and call.scope == Scope():
-            return _attend_all(query, self.alone, self.storage, call)
+        if self.alone is not None:
+            return self.alone.attend(query, key, value, call)
         if len(self.groups) == 1:
             return self.groups[0].attend(query, self.storage, call)
         out = query.new_empty(*query.shape[:2], value.shape[2])
@@ -68,26 +70,40 @@ def _alike(segments: list[Segment], block_size: int) -> list[list[Segment]]:
     return [sorted(group, key=lambda segment: segment.start) for group in groups]
 
 
-def _slots(batch: ForwardBatch, storage: KVStorage) -> Tensor:
-    """Every slot that the only row of a batch sees: plain decoding of one sequence."""
-    segment, size = batch.segments[0], storage.block_size
-    past = np.array(segment.blocks, np.int64)[:, None] * size + np.arange(size)
-    slots = np.concatenate([past.reshape(-1)[: segment.num_past], batch.scratch_slots])
-    return torch.from_numpy(slots).to(storage.keys.device)
+class _Alone:
+    """The only row of a batch, which sees its past and itself: plain decoding of one sequence.
 
-
-def _attend_all(query: Tensor, slots: Tensor, storage: KVStorage, call: LayerCall) -> Tensor:
-    """One row that sees exactly `slots`: nothing to pad, so no mask to build.
-
-    query `[1, heads, dim]` -> `[1, heads, value_dim]`.
+    Nothing is padded, so that there is no mask to build.
     """
-    key, value = (
-        kv[call.layer].index_select(0, slots)[None].transpose(1, 2)
-        for kv in (storage.keys, storage.values)
-    )
-    folded = query.reshape(1, key.shape[1], -1, query.shape[2])
-    out = _softmax_attention(folded, key, value, None, call)
-    return out.reshape(1, query.shape[1], -1)
+
+    def __init__(self, batch: ForwardBatch, storage: KVStorage) -> None:
+        segment, self.storage = batch.segments[0], storage
+        self.past = segment.num_past
+        # A block more than the past takes, where it fills its last one: room for the row itself.
+        blocks = [*segment.blocks, segment.scratch_block][: self.past // storage.block_size + 1]
+        self.blocks = torch.tensor(blocks, device=storage.keys.device)
+
+    def attend(self, query: Tensor, key: Tensor, value: Tensor, call: LayerCall) -> Tensor:
+        """As `AttentionStep.forward`, for one row."""
+        storage = self.storage
+        first = self._first(call.scope)
+        keys = self._seen(storage.key_blocks[call.layer], key)[:, :, first:]
+        values = self._seen(storage.value_blocks[call.layer], value)[:, :, first:]
+        folded = query.reshape(1, key.shape[1], -1, query.shape[2])
+        out = _softmax_attention(folded, keys, values, None, call)
+        return out.reshape(1, query.shape[1], -1)
+
+    def _first(self, scope: Scope) -> int:
+        """The first column that is in the row's window and chunk."""
+        window = 0 if scope.window is None else self.past + 1 - scope.window
+        chunk = 0 if scope.chunk is None else self.past // scope.chunk * scope.chunk
+        return max(0, window, chunk)
+
+    def _seen(self, blocks: Tensor, own: Tensor) -> Tensor:
+        """Keys or values of the past and of the row itself, `[1, kv_heads, past + 1, dim]`."""
+        seen = blocks.index_select(0, self.blocks).flatten(0, 1)[: self.past + 1]
+        seen[self.past] = own[0]
+        return seen.transpose(0, 1)[None]
 
 
 class _Group:

@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from engine.attention.interface import NAME
 from engine.errors import EngineError, UnsupportedModel
 from engine.model.facts import model_facts
+from engine.model.linears import lay_out, pack
 from engine.model.loaded import LoadedModel
 from engine.model.runner import Route
 from engine.model.selftest import pick_route
@@ -24,9 +24,12 @@ from engine.model.selftest import pick_route
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
-def load_model(folder: str | Path, device: str = "auto", dtype: str = "auto") -> LoadedModel:
+def load_model(
+    folder: str | Path, device: str = "auto", dtype: str = "auto", gradients: bool = False
+) -> LoadedModel:
     """Load the model of a folder; nothing is ever fetched and no remote code runs.
 
+    gradients: whether they are to flow through it, which the fastest linear layers do not let them.
     Raises UnsupportedModel where it cannot be loaded whole or served exactly, EngineError where the
     device does not exist.
     """
@@ -41,7 +44,7 @@ def load_model(folder: str | Path, device: str = "auto", dtype: str = "auto") ->
     if getattr(model, "hf_quantizer", None) is None:  # a quantiser puts weights where they belong
         model.to(where)
     if where.type == "cpu" and precision is torch.float32:
-        lay_out_weights(model)
+        (lay_out if gradients else pack)(model)
     return LoadedModel(
         model=model,
         facts=facts,
@@ -119,19 +122,6 @@ def _loading(folder: Path) -> Iterator[None]:
     except Exception as error:  # four libraries, each with errors of its own
         reason = str(error).strip().partition("\n")[0] or type(error).__name__
         raise UnsupportedModel(f"{folder} cannot be loaded: {reason}") from error
-
-
-def lay_out_weights(model: nn.Module) -> None:
-    """Store every linear weight input-major; shapes and values stay.
-
-    float32 products of few rows run 1.3 to 8 times faster so on CPU (`benchmarks/linears.py`).
-    A head tied to the embedding gets a copy of its own: looking rows up wants them contiguous.
-    Quantisers' layers, subclasses with packed weights, are left alone.
-    """
-    for module in model.modules():
-        if type(module) is nn.Linear and module.weight.is_floating_point():
-            major = module.weight.detach().t().contiguous().t()
-            module.weight = nn.Parameter(major, requires_grad=False)
 
 
 def fingerprint(folder: str | Path, *facts: str) -> str:

@@ -101,7 +101,7 @@ class ModelRunner:
             "inputs_embeds": embeds[None],
             "position_ids": self._rows(batch.positions)[None],
             "use_cache": False,
-            "logits_to_keep": 0 if self.fixed_rows else self._tensor(batch.logit_rows),
+            "logits_to_keep": 0 if self._wants_all(batch) else self._tensor(batch.logit_rows),
         }
         if self.route is Route.MASK:
             cache = MaskedStepCache(batch, self.storage, self.num_prompts)
@@ -146,9 +146,14 @@ class ModelRunner:
     def _keep_hidden(self, _: nn.Module, __: Any, output: Any) -> None:
         self._hidden = output[0][0]
 
+    def _wants_all(self, batch: ForwardBatch) -> bool:
+        """Whether all rows' logits are computed."""
+        return self.fixed_rows > 0 or len(batch.logit_rows) == batch.num_rows
+
     def _rows(self, array: NDArray[np.int64]) -> Tensor:
         """A number a row, and zeros for those that are missing."""
-        return self._tensor(np.pad(array, (0, max(0, self.fixed_rows - len(array)))))
+        missing = self.fixed_rows - len(array)
+        return self._tensor(np.pad(array, (0, missing)) if missing > 0 else array)
 
     def _tensor(self, array: Any) -> Tensor:
         return torch.from_numpy(array).to(self.device)

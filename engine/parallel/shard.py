@@ -13,10 +13,10 @@ from transformers.distributed import DistributedConfig
 from engine.attention.interface import NAME
 from engine.config import EngineConfig
 from engine.model.facts import model_facts
+from engine.model.linears import pack
 from engine.model.loaded import LoadedModel
 from engine.model.loader import (
     end_tokens,
-    lay_out_weights,
     pick_dtype,
     read_config,
     read_weights,
@@ -40,7 +40,7 @@ def load_shard(config: EngineConfig, rank: int, device: torch.device) -> LoadedM
     model = read_weights(folder, precision, NAME, distributed_config=_shared(ranks))
     _plain(model)
     if device.type == "cpu" and precision is torch.float32:
-        lay_out_weights(model)
+        pack(model)
     return LoadedModel(
         model=model,
         facts=model_facts(text),

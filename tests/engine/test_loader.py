@@ -269,9 +269,13 @@ def test_a_loaded_model_is_frozen_and_runs_our_attention(saved: Path) -> None:
     assert (loaded.dtype, loaded.device) == (torch.float32, CPU)
     assert loaded.model.config._attn_implementation == NAME
     assert not loaded.model.training
+    assert not any(parameter.requires_grad for parameter in loaded.model.parameters())
+
+
+def test_a_model_that_gradients_flow_through_keeps_its_weights(saved: Path) -> None:
+    loaded = load_model(saved, "cpu", "float32", gradients=True)
     original = load_file(saved / "model.safetensors")
     for name, parameter in loaded.model.named_parameters():
-        assert not parameter.requires_grad
         assert torch.equal(parameter, original[name]), "the layout changes no value"
 
 

@@ -1,0 +1,83 @@
+"""How weights of linear layers lie in memory, which decides what a few rows cost on a CPU.
+
+A product of few rows in float32 spends most of its time bringing the weight into the order that its
+kernel reads. Both forms here do that once, at load: `benchmarks/linears.py` has what each is worth.
+"""
+
+from __future__ import annotations
+
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+
+PACKED_FOR = 128
+"""Rows that MKL is told to pack for. Any number of rows may be multiplied with the result; packed
+for fewer, more than these become slow."""
+
+
+class PackedLinear(nn.Linear):
+    """A linear layer whose weight MKL has packed; of `weight` the shape and the dtype are left.
+
+    No gradient goes through it.
+    """
+
+    # Packed weight, shape, bias: at hand, since a module looks for parameters long.
+    operands: tuple[Tensor, Tensor, Tensor | None]
+
+    def forward(self, input: Tensor) -> Tensor:
+        """input: float32 `[..., in_features]` -> `[..., out_features]`."""
+        multiply = _operator if torch.compiler.is_compiling() else _multiply
+        return multiply(input, *self.operands)
+
+
+def pack(model: nn.Module) -> None:
+    """Pack every linear layer for MKL, or lay it out input-major where torch comes without it."""
+    if not torch.backends.mkl.is_available():
+        lay_out(model)
+        return
+    for module in _linears(model):
+        weight = module.weight.detach()
+        packed = torch.ops.mkl._mkl_reorder_linear_weight(weight.contiguous(), PACKED_FOR)
+        # Whatever multiplied with it would be no number, which no test passes over.
+        shape = torch.full((), torch.nan).expand(weight.shape)
+        module.weight = nn.Parameter(shape, requires_grad=False)
+        # In place: forward hooks, and what a sharded model keeps of its layers, stay.
+        module.__class__ = PackedLinear
+        cast(PackedLinear, module).operands = packed, shape, module.bias
+
+
+def lay_out(model: nn.Module) -> None:
+    """Store the weight of every linear layer input-major; shapes and values stay, as do gradients.
+
+    A head tied to the embedding gets a copy of its own: looking rows up wants them contiguous.
+    """
+    for module in _linears(model):
+        major = module.weight.detach().t().contiguous().t()
+        module.weight = nn.Parameter(major, requires_grad=False)
+
+
+def _linears(model: nn.Module) -> list[nn.Linear]:
+    """Linear layers in float32. Quantisers' layers, subclasses with weights of their own, are not
+    touched.
+    """
+    linears = [module for module in model.modules() if type(module) is nn.Linear]
+    return [linear for linear in linears if linear.weight.dtype is torch.float32]
+
+
+def _multiply(input: Tensor, packed: Tensor, shape: Tensor, bias: Tensor | None) -> Tensor:
+    # The product packed for so many rows; for others the operator would turn to `shape`.
+    rows = input.numel() // input.shape[-1]
+    output: Tensor = torch.ops.mkl._mkl_linear.default(input, packed, shape, bias, rows)
+    return output
+
+
+@torch.library.custom_op("bita::packed_linear", mutates_args=())
+def _operator(input: Tensor, packed: Tensor, shape: Tensor, bias: Tensor | None) -> Tensor:
+    """`_multiply` for a compiled model: a graph of its own for every number of rows otherwise."""
+    return _multiply(input, packed, shape, bias)
+
+
+@_operator.register_fake
+def _shape(input: Tensor, packed: Tensor, shape: Tensor, bias: Tensor | None) -> Tensor:
+    return input.new_empty(*input.shape[:-1], shape.shape[0])

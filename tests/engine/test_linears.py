@@ -1,0 +1,112 @@
+"""Packed linear layers multiply as usual ones do; input-major ones let gradients through."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from engine.model.linears import PackedLinear, lay_out, pack
+
+needs_mkl = pytest.mark.skipif(
+    not torch.backends.mkl.is_available(), reason="this build of torch comes without MKL"
+)
+
+
+def model(bias: bool = False, dtype: torch.dtype = torch.float32) -> nn.Sequential:
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(24, 40, bias=bias, dtype=dtype), nn.Linear(40, 8, dtype=dtype))
+
+
+@needs_mkl
+@pytest.mark.parametrize("bias", [False, True])
+@pytest.mark.parametrize("shape", [(1, 24), (1, 1, 24), (7, 24), (2, 3, 24), (300, 24), (0, 24)])
+@torch.inference_mode()
+def test_packed_layers_give_what_the_usual_ones_give(shape: tuple[int, ...], bias: bool) -> None:
+    usual, packed = model(bias), model(bias)
+    pack(packed)
+    assert [type(layer) for layer in packed] == [PackedLinear, PackedLinear]
+    x = torch.randn(shape)
+    torch.testing.assert_close(packed(x), usual(x))
+
+
+@needs_mkl
+@torch.inference_mode()
+def test_rows_that_lie_apart_are_multiplied_alike() -> None:
+    usual, packed = model(), model()
+    pack(packed)
+    x = torch.randn(24, 5).t()
+    torch.testing.assert_close(packed(x), usual(x))
+
+
+@needs_mkl
+def test_what_is_left_of_a_packed_weight_has_its_shape_and_poisons_whoever_multiplies_it() -> None:
+    packed = model()
+    pack(packed)
+    weight = packed[0].weight
+    assert (weight.shape, weight.dtype) == ((40, 24), torch.float32)
+    assert weight.isnan().all()
+    assert weight.untyped_storage().nbytes() == weight.itemsize
+
+
+@needs_mkl
+@torch.inference_mode()
+def test_forward_hooks_stay() -> None:
+    packed = model()
+    packed[0].register_forward_hook(lambda _, __, output: output * 2)
+    x = torch.randn(3, 24)
+    expected = packed(x)
+    pack(packed)
+    torch.testing.assert_close(packed(x), expected)
+
+
+class Quantised(nn.Linear):
+    """Stands for a layer whose weight is not what it seems."""
+
+
+def test_other_numbers_and_other_kinds_of_layers_are_left_alone() -> None:
+    half, own = model(dtype=torch.bfloat16), nn.Sequential(Quantised(4, 4))
+    for layers in (half, own):
+        kinds, weights = [type(layer) for layer in layers], [layer.weight for layer in layers]
+        pack(layers)
+        assert [type(layer) for layer in layers] == kinds
+        assert all(layer.weight is w for layer, w in zip(layers, weights, strict=True))
+
+
+def test_without_mkl_weights_are_laid_out_input_major(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.backends.mkl, "is_available", lambda: False)
+    layers = model()
+    pack(layers)
+    assert type(layers[0]) is nn.Linear
+    assert layers[0].weight.stride() == (1, 40)
+
+
+def test_gradients_flow_through_layers_that_are_laid_out() -> None:
+    usual, major = model(), model()
+    lay_out(major)
+    gradients: list[Tensor] = []
+    for layers in (usual, major):
+        x = torch.ones(3, 24, requires_grad=True)
+        layers(x).square().sum().backward()
+        assert x.grad is not None
+        gradients.append(x.grad)
+    torch.testing.assert_close(*gradients)
+
+
+@needs_mkl
+@torch.inference_mode()
+def test_a_compiled_model_has_one_graph_for_all_numbers_of_rows() -> None:
+    packed, usual, graphs = model(), model(), []
+    pack(packed)
+
+    def backend(graph: Any, _: Any) -> Any:
+        graphs.append(graph)
+        return graph
+
+    compiled = torch.compile(packed, backend=backend, dynamic=True)
+    for rows in (2, 5, 17):
+        x = torch.randn(rows, 24)
+        torch.testing.assert_close(compiled(x), usual(x))
+    assert len(graphs) == 1
