@@ -13,7 +13,7 @@ from rich.console import Console
 
 from engine.errors import EngineError
 from server import cli
-from server.commands import chat, serve
+from server.commands import chat, model_options, quantities, serve
 from server.commands.base import Command
 
 MIB = 1024**2
@@ -69,13 +69,13 @@ def test_the_environment_speaks_where_the_command_line_does_not(
     ("text", "size"), [("7", 7), ("512MiB", 512 * MIB), ("1.5GiB", 1536 * MIB), ("2 kib", 2048)]
 )
 def test_sizes_have_units(text: str, size: int) -> None:
-    assert serve.byte_count(text) == size
+    assert quantities.byte_count(text) == size
 
 
 @pytest.mark.parametrize("text", ["", "GiB", "4GB", "-1"])
 def test_other_sizes_are_refused(text: str) -> None:
     with pytest.raises(argparse.ArgumentTypeError):
-        serve.byte_count(text)
+        quantities.byte_count(text)
 
 
 @pytest.mark.parametrize(
@@ -91,7 +91,7 @@ def test_drafters_are_named(tmp_path: Path, given: list[str], drafters: tuple[st
 
 def test_an_unknown_drafter_is_refused() -> None:
     with pytest.raises(argparse.ArgumentTypeError, match="no drafter oracle; there are bita"):
-        serve.drafter_names("bita,oracle")
+        model_options.drafter_names("bita,oracle")
 
 
 def test_parsers_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,7 +14,7 @@ from engine.errors import EngineStopped
 from engine.request import Request
 from server import process
 from server.app import create_app
-from server.commands.serve import seconds
+from server.commands.quantities import seconds
 from tests.served import free_port
 from tests.server.stub import StubClient, model_folder, server_config
 from tests.server.wire import CHAT, RESPONSES, chat, error_of

@@ -7,7 +7,7 @@ import asyncio
 import sys
 from pathlib import Path
 
-from server.commands import serve
+from server.commands import model_options
 from server.commands.base import option
 
 NAME = "batch"
@@ -58,9 +58,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     running.add_argument("--url", help="Its address, such as http://127.0.0.1:8000.")
     option(running, "--api-key", default=None, metavar="KEY", help="The key to send it, if any.")
     others = set(parser._actions)
-    serve.add_model_arguments(parser)
-    serve.add_answer_arguments(parser)
-    serve.add_engine_arguments(parser)
+    model_options.add_model_arguments(parser)
+    model_options.add_answer_arguments(parser)
+    model_options.add_engine_arguments(parser)
     here = [action for action in parser._actions if action not in others]
     parser.set_defaults(here={a.dest: (a.option_strings[0], _value(a)) for a in here})
 

@@ -11,9 +11,9 @@ from pathlib import Path
 import httpx
 
 from server.client import Client
-from server.commands import serve
 from server.commands.batch.errors import BatchError
 from server.commands.chat import message_of
+from server.commands.model_options import engine_config_of
 from server.config import ServerConfig
 
 _TIMEOUT = httpx.Timeout(None, connect=10.0)
@@ -30,7 +30,7 @@ def opened(options: argparse.Namespace) -> AbstractAsyncContextManager[httpx.Asy
     from engine.client import EngineClient
 
     config = ServerConfig(
-        engine=serve.engine_config_of(options),
+        engine=engine_config_of(options),
         served_model_names=tuple(options.served_model_name),
         chat_template=Path(options.chat_template) if options.chat_template else None,
         tool_call_parser=options.tool_call_parser,
