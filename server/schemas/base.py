@@ -33,8 +33,14 @@ class Schema(BaseModel):
     model_config = ConfigDict(strict=True, allow_inf_nan=False)
 
     UNSUPPORTED: ClassVar[NeutralValues] = {}
+    _NAMES: ClassVar[frozenset[str]] = frozenset()
 
     _unknown: list[str] = PrivateAttr(default_factory=list)
+
+    @classmethod
+    def __pydantic_init_subclass__(cls, **_: Any) -> None:
+        # Once a class: every message of a conversation asks.
+        cls._NAMES = frozenset(field.alias or name for name, field in cls.model_fields.items())
 
     @model_validator(mode="wrap")
     @classmethod
@@ -44,22 +50,24 @@ class Schema(BaseModel):
         for name, neutral in cls.UNSUPPORTED.items():
             if data.get(name) is not None and not _is_one_of(data[name], neutral):
                 raise unsupported(name)
-        known = {name: value for name, value in data.items() if name not in cls.UNSUPPORTED}
-        model = handler(known)
-        names = {field.alias or name for name, field in cls.model_fields.items()}
-        model._unknown = [name for name in known if name not in names]
+        if cls.UNSUPPORTED:
+            data = {name: value for name, value in data.items() if name not in cls.UNSUPPORTED}
+        model = handler(data)
+        if unknown := data.keys() - cls._NAMES:
+            model._unknown = [name for name in data if name in unknown]
         return model
 
 
 def unknown_fields(model: Schema) -> Iterator[str]:
     """Dotted paths of what was left out of a request, because nobody here knows it."""
     yield from model._unknown
-    for name in type(model).model_fields:
-        value = getattr(model, name)
-        for place, part in enumerate(value if isinstance(value, list) else [value]):
-            if isinstance(part, Schema):
-                path = f"{name}.{place}" if isinstance(value, list) else name
-                yield from (f"{path}.{inner}" for inner in unknown_fields(part))
+    for name, value in vars(model).items():
+        if isinstance(value, Schema):
+            yield from (f"{name}.{inner}" for inner in unknown_fields(value))
+        elif isinstance(value, list):
+            for place, part in enumerate(value):
+                if isinstance(part, Schema):
+                    yield from (f"{name}.{place}.{inner}" for inner in unknown_fields(part))
 
 
 def unsupported(name: str, what: str = "Unsupported parameter") -> PydanticCustomError:
