@@ -37,12 +37,15 @@ def pack(model: nn.Module) -> None:
         lay_out(model)
         return
     for module in _linears(model):
+        if "forward" in vars(module):  # wrapped by someone, with what it was inside
+            _lay_out(module)
+            continue
         weight = module.weight.detach()
         packed = torch.ops.mkl._mkl_reorder_linear_weight(weight.contiguous(), PACKED_FOR)
         # Whatever multiplied with it would be no number, which no test passes over.
         shape = torch.full((), torch.nan).expand(weight.shape)
         module.weight = nn.Parameter(shape, requires_grad=False)
-        # In place: forward hooks, and what a sharded model keeps of its layers, stay.
+        # In place: its hooks stay.
         module.__class__ = PackedLinear
         cast(PackedLinear, module).operands = packed, shape, module.bias
 
@@ -53,8 +56,12 @@ def lay_out(model: nn.Module) -> None:
     A head tied to the embedding gets a copy of its own: looking rows up wants them contiguous.
     """
     for module in _linears(model):
-        major = module.weight.detach().t().contiguous().t()
-        module.weight = nn.Parameter(major, requires_grad=False)
+        _lay_out(module)
+
+
+def _lay_out(module: nn.Linear) -> None:
+    major = module.weight.detach().t().contiguous().t()
+    module.weight = nn.Parameter(major, requires_grad=False)
 
 
 def _linears(model: nn.Module) -> list[nn.Linear]:

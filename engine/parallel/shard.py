@@ -13,7 +13,7 @@ from transformers.distributed import DistributedConfig
 from engine.attention.interface import NAME
 from engine.config import EngineConfig
 from engine.model.facts import model_facts
-from engine.model.linears import pack
+from engine.model.linears import lay_out
 from engine.model.loaded import LoadedModel
 from engine.model.loader import (
     end_tokens,
@@ -40,7 +40,7 @@ def load_shard(config: EngineConfig, rank: int, device: torch.device) -> LoadedM
     model = read_weights(folder, precision, NAME, distributed_config=_shared(ranks))
     _plain(model)
     if device.type == "cpu" and precision is torch.float32:
-        pack(model)
+        lay_out(model)
     return LoadedModel(
         model=model,
         facts=model_facts(text),

@@ -62,6 +62,17 @@ def test_forward_hooks_stay() -> None:
     torch.testing.assert_close(packed(x), expected)
 
 
+@torch.inference_mode()
+def test_a_layer_whose_forward_somebody_has_wrapped_keeps_its_weight() -> None:
+    wrapped = model()
+    inner = wrapped[0].forward
+    wrapped[0].forward = lambda x: inner(x) * 2  # type: ignore[method-assign]
+    x = torch.randn(3, 24)
+    expected = wrapped(x)
+    pack(wrapped)
+    torch.testing.assert_close(wrapped(x), expected)
+
+
 class Quantised(nn.Linear):
     """Stands for a layer whose weight is not what it seems."""
 
