@@ -140,7 +140,7 @@ def test_who_leaves_is_forgotten_by_the_engine(cluster: Cluster) -> None:
 
 
 def test_more_than_may_wait_get_503_and_when_to_come_back(cluster: Cluster) -> None:
-    streams = results(start(cluster.url, [long_chat(f"{n} tables", 100) for n in range(24)]))
+    streams = results(start(cluster.url, [long_chat(f"{n} tables", 400) for n in range(24)]))
     refused = [stream for stream in streams if stream.status == 503]
     assert broken(stream for stream in streams if stream not in refused) == []
     assert len(refused) in range(1, 13)
@@ -172,7 +172,7 @@ def test_a_killed_replica_breaks_its_own_streams_alone_and_is_replaced(cluster: 
 
 def test_a_new_configuration_loses_no_stream(cluster: Cluster) -> None:
     before = cluster.pids("Server") | cluster.pids("Ingress")
-    streams = start(cluster.url, [long_chat(f"{n} hotels", 500) for n in range(4)])
+    streams = start(cluster.url, [long_chat(f"{n} hotels", 1500) for n in range(4)])
     wait_for(lambda: running(cluster) == 4)
     config = small(cluster.url)
     config["applications"][0]["args"]["options"] += ["--max-num-seqs", "16"]
