@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
+from threading import Event
 from typing import Any
 
 import httpx
@@ -45,6 +46,20 @@ def long_chat(content: str, tokens: int) -> dict[str, Any]:
 def start(url: str, bodies: Iterable[dict[str, Any]]) -> list[Future[Stream]]:
     """A stream a body, all at once."""
     return [_POOL.submit(_stream, url, body) for body in bodies]
+
+
+def start_anew(
+    url: str, bodies: Iterable[dict[str, Any]], until: Event
+) -> list[Future[list[Stream]]]:
+    """One stream a body at any time, each begun when the last of its body has ended."""
+
+    def one_after_the_other(body: dict[str, Any]) -> list[Stream]:
+        streams = []
+        while not until.is_set():
+            streams.append(_stream(url, body))
+        return streams
+
+    return [_POOL.submit(one_after_the_other, body) for body in bodies]
 
 
 def results(streams: Iterable[Future[Stream]]) -> list[Stream]:

@@ -9,6 +9,7 @@ import subprocess
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from threading import Event
 from typing import Any
 
 import httpx
@@ -17,7 +18,7 @@ import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
 from tests.deploy.ray_cluster import PACKAGES, Cluster, ray_cluster
-from tests.deploy.streams import CHAT, broken, chat, long_chat, results, start
+from tests.deploy.streams import CHAT, broken, chat, long_chat, results, start, start_anew
 from tests.served import served
 
 CONFIG = Path(__file__).parents[2] / "deploy" / "ray" / "serve.yaml"
@@ -152,7 +153,7 @@ def test_more_than_may_wait_get_503_and_when_to_come_back(cluster: Cluster) -> N
 
 def test_a_killed_replica_breaks_its_own_streams_alone_and_is_replaced(cluster: Cluster) -> None:
     before = cluster.pids("Server")
-    streams = start(cluster.url, [long_chat(f"{n} buses", 400) for n in range(6)])
+    streams = start(cluster.url, [long_chat(f"{n} buses", 1500) for n in range(6)])
     wait_for(lambda: min(by_replica(cluster, "vllm:num_requests_running"), default=0) > 0)
     victim = min(before)
     engines = children_of(victim)
@@ -172,15 +173,19 @@ def test_a_killed_replica_breaks_its_own_streams_alone_and_is_replaced(cluster: 
 
 def test_a_new_configuration_loses_no_stream(cluster: Cluster) -> None:
     before = cluster.pids("Server") | cluster.pids("Ingress")
-    streams = start(cluster.url, [long_chat(f"{n} hotels", 1500) for n in range(4)])
+    renewed = Event()
+    bodies = [long_chat(f"{n} hotels", 500) for n in range(4)]
+    streams = start_anew(cluster.url, bodies, until=renewed)
     wait_for(lambda: running(cluster) == 4)
     config = small(cluster.url)
     config["applications"][0]["args"]["options"] += ["--max-num-seqs", "16"]
     cluster.submit(config)
-    assert not any(stream.done() for stream in streams)
     while not cluster.is_running():
         assert answer_of(cluster.url, QUESTIONS[0])
-    assert broken(results(streams)) == []
+    renewed.set()
+    ended = [stream for one in streams for stream in one.result(timeout=240)]
+    assert len(ended) >= 4
+    assert broken(ended) == []
     assert not before & (cluster.pids("Server") | cluster.pids("Ingress"))
 
 
