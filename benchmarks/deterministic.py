@@ -17,16 +17,12 @@ from typing import Any
 
 from tqdm import tqdm
 
-from adapters.format import BitaAdapter
-from benchmarks import report
+from benchmarks import loading, report
 from benchmarks.in_process import Ours
 from benchmarks.losslessness import prompts_of
 from benchmarks.sessions import Call
 from engine.config import EngineConfig
 from engine.engine import Engine
-from engine.load import base_shape
-from engine.model.loader import load_model
-from models import DEFAULT_ADAPTER, DEFAULT_MODEL
 
 KINDS = ("usual", "deterministic")
 
@@ -51,10 +47,7 @@ class Side:
 def main() -> None:
     """Print tables, and one JSON document in the last line."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--model", type=Path, default=DEFAULT_MODEL, help="model folder")
-    parser.add_argument("--adapter", type=Path, default=DEFAULT_ADAPTER, help="BiTA adapter")
-    parser.add_argument("--device", default="auto", help="auto, cpu or cuda")
-    parser.add_argument("--dtype", default="auto", help="auto, float32, bfloat16 or float16")
+    loading.add_arguments(parser)
     parser.add_argument("--prompts", type=int, default=16, help="prompts to answer")
     parser.add_argument("--max-tokens", type=int, default=64, help="length of the answers")
     parser.add_argument("--streams", type=int, nargs="+", default=[1, 8], help="prompts at once")
@@ -62,8 +55,7 @@ def main() -> None:
     report.add_arguments(parser)
     args = parser.parse_args()
 
-    loaded = load_model(args.model, args.device, args.dtype)
-    adapter = BitaAdapter.load(args.adapter, base_shape(loaded))
+    loaded, adapter = loading.load(args)
     calls = [
         Call(prompt="", token_ids=prompt, max_tokens=args.max_tokens)
         for prompt in prompts_of(args.model, args.prompts)

@@ -21,17 +21,13 @@ from typing import Any
 
 from tqdm import tqdm
 
-from adapters.format import BitaAdapter
-from benchmarks import report
+from benchmarks import loading, report
 from benchmarks.workloads.conversations import Conversations
 from engine.config import EngineConfig
 from engine.engine import Engine
-from engine.load import base_shape
-from engine.model.loader import load_model
 from engine.request import Request, SamplingParams
 from engine.speculation.prediction import Alignment
 from engine.speculation.sources import NAMES
-from models import DEFAULT_ADAPTER, DEFAULT_MODEL
 
 SIDES = {
     "plain": (),
@@ -93,10 +89,7 @@ def run(engine: Engine, requests: list[Request], streams: int, side: Side) -> No
 def main() -> None:
     """Print a table and one JSON document."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--model", type=Path, default=DEFAULT_MODEL, help="model folder")
-    parser.add_argument("--adapter", type=Path, default=DEFAULT_ADAPTER, help="BiTA adapter")
-    parser.add_argument("--dtype", default="auto", help="auto, float32, bfloat16 or float16")
-    parser.add_argument("--device", default="auto", help="auto, cpu or cuda")
+    loading.add_arguments(parser)
     parser.add_argument("--right", type=float, default=0.9, help="share predicted right")
     parser.add_argument("--edit", type=int, default=4, help="mean tokens of an edit")
     parser.add_argument("--temperature", type=float, default=0.7, help="of the texts")
@@ -110,8 +103,7 @@ def main() -> None:
     report.add_arguments(parser)
     args = parser.parse_args()
 
-    loaded = load_model(args.model, args.device, args.dtype)
-    adapter = BitaAdapter.load(args.adapter, base_shape(loaded))
+    loaded, adapter = loading.load(args)
     engine = Engine(EngineConfig(model=str(args.model)), loaded, {"bita": adapter})
     conversations = Conversations(args.model)
     calls = [conversations.session(number).advance() for number in range(args.texts)]

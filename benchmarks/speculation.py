@@ -16,23 +16,18 @@ import time
 from collections.abc import Callable, Sequence
 from copy import deepcopy
 from dataclasses import replace
-from pathlib import Path
 from typing import Any, TypeAlias
 
 import torch
 from tokenizers import Tokenizer
 from tqdm import tqdm
 
-from adapters.format import BitaAdapter
-from benchmarks import report, workloads
+from benchmarks import loading, report, workloads
 from benchmarks.in_process import Generate, Ours
 from benchmarks.sessions import Call, Session, Workload
 from engine.config import EngineConfig
 from engine.engine import Engine
-from engine.load import base_shape
-from engine.model.loader import load_model
 from engine.stats import SpecDecodingStats
-from models import DEFAULT_ADAPTER, DEFAULT_MODEL
 
 WARM_UP = 10_000_000
 LOOKUP = 10
@@ -99,10 +94,7 @@ def estimated_speedup(before: SpecDecodingStats, after: SpecDecodingStats) -> fl
 def options() -> argparse.Namespace:
     """What is asked for."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--model", type=Path, default=DEFAULT_MODEL, help="model folder")
-    parser.add_argument("--adapter", type=Path, default=DEFAULT_ADAPTER, help="BiTA adapter")
-    parser.add_argument("--dtype", default="auto", help="auto, float32, bfloat16 or float16")
-    parser.add_argument("--device", default="auto", help="auto, cpu or cuda")
+    loading.add_arguments(parser)
     parser.add_argument("--tree", default="auto", help="auto, comb, chain or fitted:ROWS")
     parser.add_argument("--compile", action="store_true", help="compile our model (not generate's)")
     workloads.add_arguments(parser)
@@ -126,8 +118,7 @@ def options() -> argparse.Namespace:
 def main() -> None:
     """Print a table and one JSON document."""
     args = options()
-    loaded = load_model(args.model, args.device, args.dtype)
-    adapter = BitaAdapter.load(args.adapter, base_shape(loaded))
+    loaded, adapter = loading.load(args)
     config = EngineConfig(
         model=str(args.model),
         tree=args.tree,
