@@ -11,7 +11,7 @@ import pytest
 import torch
 
 import engine.choosing
-import engine.engine
+import engine.emission
 from engine.choosing import NOT_FINITE
 from engine.engine import Engine
 from engine.grammar.constraint import Constraint
@@ -83,7 +83,7 @@ def in_processors(patch: pytest.MonkeyPatch) -> dict[str, Any]:
 
 
 def in_log_probabilities(patch: pytest.MonkeyPatch) -> dict[str, Any]:
-    raises_for(engine.engine, "logprobs", patch, lambda _, __, top: POISONED if top == 9 else "")
+    raises_for(engine.emission, "logprobs", patch, lambda _, __, top: POISONED if top == 9 else "")
     return {"logprobs": 9}
 
 
