@@ -12,6 +12,7 @@ import torch
 
 import engine.choosing
 import engine.emission
+import engine.engine
 from engine.choosing import NOT_FINITE
 from engine.engine import Engine
 from engine.grammar.constraint import Constraint
