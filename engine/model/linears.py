@@ -32,8 +32,8 @@ class PackedLinear(nn.Linear):
 
 
 def pack(model: nn.Module) -> None:
-    """Pack every linear layer for MKL, or lay it out input-major where torch comes without it."""
-    if not torch.backends.mkl.is_available():
+    """Pack every linear layer for MKL, or lay it out input-major where torch was built without."""
+    if not (torch.backends.mkl.is_available() and torch.backends.mkldnn.is_available()):
         lay_out(model)
         return
     for module in _linears(model):
