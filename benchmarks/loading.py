@@ -20,7 +20,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--device", default="auto", help="auto, cpu or cuda")
 
 
-def load(options: argparse.Namespace) -> tuple[LoadedModel, BitaAdapter]:
-    """What the options name. Raises EngineError or AdapterError where they do not fit."""
-    loaded = load_model(options.model, options.device, options.dtype)
+def load(options: argparse.Namespace, packed: bool = True) -> tuple[LoadedModel, BitaAdapter]:
+    """What the options name. packed: as in `load_model`.
+
+    Raises EngineError or AdapterError where they do not fit.
+    """
+    loaded = load_model(options.model, options.device, options.dtype, packed)
     return loaded, BitaAdapter.load(options.adapter, base_shape(loaded))

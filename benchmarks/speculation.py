@@ -118,7 +118,7 @@ def options() -> argparse.Namespace:
 def main() -> None:
     """Print a table and one JSON document."""
     args = options()
-    loaded, adapter = loading.load(args)
+    loaded, adapter = loading.load(args, packed=not args.compile)
     config = EngineConfig(
         model=str(args.model),
         tree=args.tree,

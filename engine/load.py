@@ -54,7 +54,8 @@ def _load_model(config: EngineConfig) -> tuple[LoadedModel, Build]:
         from engine.parallel.leader import load_sharded
 
         return load_sharded(config)
-    return load_model(config.model, config.device, config.dtype), build_runner
+    loaded = load_model(config.model, config.device, config.dtype, packed=not config.compile)
+    return loaded, build_runner
 
 
 def prepare_adapter(engine: Engine, folder: str) -> PreparedAdapter:

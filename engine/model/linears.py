@@ -19,7 +19,7 @@ for fewer, more than these become slow."""
 class PackedLinear(nn.Linear):
     """A linear layer whose weight MKL has packed; of `weight` the shape and the dtype are left.
 
-    No gradient goes through it.
+    No gradient goes through it, and a compiler would make a graph for every number of rows.
     """
 
     # Packed weight, shape, bias: at hand, since a module looks for parameters long.
@@ -27,8 +27,10 @@ class PackedLinear(nn.Linear):
 
     def forward(self, input: Tensor) -> Tensor:
         """input: float32 `[..., in_features]` -> `[..., out_features]`."""
-        multiply = _operator if torch.compiler.is_compiling() else _multiply
-        return multiply(input, *self.operands)
+        # The product packed for so many rows; for others the operator would turn to the weight.
+        rows = input.numel() // self.in_features
+        output: Tensor = torch.ops.mkl._mkl_linear.default(input, *self.operands, rows)
+        return output
 
 
 def pack(model: nn.Module) -> None:
@@ -51,7 +53,7 @@ def pack(model: nn.Module) -> None:
 
 
 def lay_out(model: nn.Module) -> None:
-    """Store the weight of every linear layer input-major; shapes and values stay, as do gradients.
+    """Store the weight of every linear layer input-major; shapes and values stay.
 
     A head tied to the embedding gets a copy of its own: looking rows up wants them contiguous.
     """
@@ -70,21 +72,3 @@ def _linears(model: nn.Module) -> list[nn.Linear]:
     """
     linears = [module for module in model.modules() if type(module) is nn.Linear]
     return [linear for linear in linears if linear.weight.dtype is torch.float32]
-
-
-def _multiply(input: Tensor, packed: Tensor, shape: Tensor, bias: Tensor | None) -> Tensor:
-    # The product packed for so many rows; for others the operator would turn to `shape`.
-    rows = input.numel() // input.shape[-1]
-    output: Tensor = torch.ops.mkl._mkl_linear.default(input, packed, shape, bias, rows)
-    return output
-
-
-@torch.library.custom_op("bita::packed_linear", mutates_args=())
-def _operator(input: Tensor, packed: Tensor, shape: Tensor, bias: Tensor | None) -> Tensor:
-    """`_multiply` for a compiled model: a graph of its own for every number of rows otherwise."""
-    return _multiply(input, packed, shape, bias)
-
-
-@_operator.register_fake
-def _shape(input: Tensor, packed: Tensor, shape: Tensor, bias: Tensor | None) -> Tensor:
-    return input.new_empty(*input.shape[:-1], shape.shape[0])

@@ -25,11 +25,11 @@ DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch
 
 
 def load_model(
-    folder: str | Path, device: str = "auto", dtype: str = "auto", gradients: bool = False
+    folder: str | Path, device: str = "auto", dtype: str = "auto", packed: bool = True
 ) -> LoadedModel:
     """Load the model of a folder; nothing is ever fetched and no remote code runs.
 
-    gradients: whether they are to flow through it, which the fastest linear layers do not let them.
+    packed: whether linear layers may be, which neither gradients nor a compiler get through.
     Raises UnsupportedModel where it cannot be loaded whole or served exactly, EngineError where the
     device does not exist.
     """
@@ -44,7 +44,7 @@ def load_model(
     if getattr(model, "hf_quantizer", None) is None:  # a quantiser puts weights where they belong
         model.to(where)
     if where.type == "cpu" and precision is torch.float32:
-        (lay_out if gradients else pack)(model)
+        (pack if packed else lay_out)(model)
     return LoadedModel(
         model=model,
         facts=facts,

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
 import torch
 from torch import Tensor, nn
@@ -104,20 +102,3 @@ def test_gradients_flow_through_layers_that_are_laid_out() -> None:
         assert x.grad is not None
         gradients.append(x.grad)
     torch.testing.assert_close(*gradients)
-
-
-@needs_mkl
-@torch.inference_mode()
-def test_a_compiled_model_has_one_graph_for_all_numbers_of_rows() -> None:
-    packed, usual, graphs = model(), model(), []
-    pack(packed)
-
-    def backend(graph: Any, _: Any) -> Any:
-        graphs.append(graph)
-        return graph
-
-    compiled = torch.compile(packed, backend=backend, dynamic=True)
-    for rows in (2, 5, 17):
-        x = torch.randn(rows, 24)
-        torch.testing.assert_close(compiled(x), usual(x))
-    assert len(graphs) == 1

@@ -14,7 +14,9 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import BertConfig
 
+from engine import load
 from engine.attention.interface import NAME
+from engine.config import EngineConfig
 from engine.errors import EngineError, UnsupportedModel
 from engine.model import loader, selftest
 from engine.model.facts import UNBOUNDED, model_facts
@@ -272,8 +274,8 @@ def test_a_loaded_model_is_frozen_and_runs_our_attention(saved: Path) -> None:
     assert not any(parameter.requires_grad for parameter in loaded.model.parameters())
 
 
-def test_a_model_that_gradients_flow_through_keeps_its_weights(saved: Path) -> None:
-    loaded = load_model(saved, "cpu", "float32", gradients=True)
+def test_a_model_that_is_not_packed_keeps_its_weights(saved: Path) -> None:
+    loaded = load_model(saved, "cpu", "float32", packed=False)
     original = load_file(saved / "model.safetensors")
     for name, parameter in loaded.model.named_parameters():
         assert torch.equal(parameter, original[name]), "the layout changes no value"
@@ -295,3 +297,12 @@ def test_a_fingerprint_changes_with_the_weights_and_with_nothing_else(folder: Pa
     assert fingerprint(folder, "bfloat16", "1.0") != before
     lost_weight(folder)
     assert fingerprint(folder, "float32", "1.0") != before
+
+
+@pytest.mark.parametrize("compiled", [False, True])
+def test_a_model_that_is_compiled_is_not_packed(
+    compiled: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(load, "load_model", lambda *_, packed: packed)
+    loaded, _ = load._load_model(EngineConfig(model="any", compile=compiled))
+    assert loaded is not compiled

@@ -45,7 +45,7 @@ def tune(options: argparse.Namespace) -> int:
     if parallel.leads() and not options.estimate:
         dtype = str(pick_dtype(options.dtype, device))
         fresh = begin(folder, prompts.origin(options.model, dtype))
-    loaded = load_model(options.model, str(device), options.dtype, gradients=True)
+    loaded = load_model(options.model, str(device), options.dtype, packed=False)
     target = TargetModel(loaded.model)  # refuses what cannot be tuned before hours of answers
     if options.estimate or parallel.of_leader(fresh):
         forecast.show_time(loaded, target)
