@@ -12,10 +12,9 @@ from functools import partial
 
 import torch
 from torch import nn
-from torch.nn.functional import linear
 
 from benchmarks import report
-from engine.model.linears import pack
+from engine.model.linears import lay_out, pack
 
 SHAPES = ((320, 864), (864, 320), (320, 4096), (2048, 2048), (2048, 8192))
 ROWS = (1, 2, 4, 8, 16, 32, 64, 128)
@@ -44,17 +43,15 @@ def main() -> None:
     results = []
     with torch.inference_mode():
         for width, out in SHAPES:
+            usual, major, packed = (nn.Linear(width, out, bias=False) for _ in range(3))
+            lay_out(major)
+            pack(packed)
+            half = nn.Linear(width, out, bias=False, dtype=torch.bfloat16)
             for rows in ROWS:
-                x, weight = torch.randn(rows, width), torch.randn(out, width)
-                major = weight.t().contiguous().t()
-                x16, weight16 = x.bfloat16(), weight.bfloat16()
-                packed = nn.Sequential(nn.Linear(width, out, bias=False))
-                pack(packed)
+                x = torch.randn(rows, width)
                 calls: list[Callable[[], object]] = [
-                    partial(linear, x, weight),
-                    partial(linear, x, major),
-                    partial(packed[0], x),
-                    partial(linear, x16, weight16),
+                    *(partial(layer, x) for layer in (usual, major, packed)),
+                    partial(half, x.bfloat16()),
                 ]
                 times = [microseconds(call, args.repeats) for call in calls]
                 results.append({"in": width, "out": out, "rows": rows, "microseconds": times})

@@ -31,11 +31,11 @@ class SdpaStep:
         self.storage = storage
         self.slots = storage.step_slots(batch.scratch_slots)
         self.alone = _Alone(batch, storage) if batch.num_rows == 1 else None
-        if self.alone is not None:
-            return
-        small = [s for s in batch.segments if s.num_rows <= MAX_BATCHED_ROWS]
-        groups = [[s] for s in batch.segments if s.num_rows > MAX_BATCHED_ROWS]
-        groups += _alike(small, storage.block_size)
+        groups: list[list[Segment]] = []
+        if self.alone is None:
+            small = [s for s in batch.segments if s.num_rows <= MAX_BATCHED_ROWS]
+            groups = [[s] for s in batch.segments if s.num_rows > MAX_BATCHED_ROWS]
+            groups += _alike(small, storage.block_size)
         self.groups = [_Group(g, batch, storage, num_prompts) for g in groups]
 
     def forward(self, query: Tensor, key: Tensor, value: Tensor, call: LayerCall) -> Tensor:

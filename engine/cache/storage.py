@@ -89,10 +89,6 @@ class KVStorage:
         """Copy step-buffer slots to cache slots, all layers at once."""
         if not source:
             return
-        if len(source) == 1:
-            self.keys[:, target[0]] = self.keys[:, source[0]]
-            self.values[:, target[0]] = self.values[:, source[0]]
-            return
         device = self.keys.device
         src, dst = torch.tensor([source, target], device=device)
         if self.kernels:

@@ -43,6 +43,20 @@ def long_chat(content: str, tokens: int) -> dict[str, Any]:
     return chat(content, max_tokens=tokens, ignore_eos=True, speculation={"enabled": False})
 
 
+def cached_tokens(url: str, opening: str) -> list[int]:
+    """Of the prompt of every turn of a conversation, the tokens that were computed before."""
+    messages, cached = [{"role": "user", "content": opening}], []
+    for _ in range(3):
+        answer = httpx.post(url + CHAT, json={**chat(""), "messages": messages}, timeout=60).json()
+        cached.append(answer["usage"]["prompt_tokens_details"]["cached_tokens"])
+        said = answer["choices"][0]["message"]["content"]
+        messages += [
+            {"role": "assistant", "content": said},
+            {"role": "user", "content": "And then?"},
+        ]
+    return cached
+
+
 def start(url: str, bodies: Iterable[dict[str, Any]]) -> list[Future[Stream]]:
     """A stream a body, all at once."""
     return [_POOL.submit(_stream, url, body) for body in bodies]
