@@ -11,7 +11,7 @@ This module knows no model and no scheduler: it turns what was scheduled into ar
 from __future__ import annotations
 
 from collections.abc import Sequence as Seq
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 
 import numpy as np
@@ -107,6 +107,23 @@ class ForwardBatch:
             RowKind.NODE: nodes,
             RowKind.MASK: len(self.mask_rows),
         }
+
+    def padded(self, rows: int, block_size: int) -> ForwardBatch:
+        """The same with more rows, up to `rows`: a segment of their own that nobody asked for."""
+        missing = rows - self.num_rows
+        if not missing:
+            return self
+        last = self.segments[-1]
+        block = last.scratch_block + -(-last.num_rows // block_size)
+        idle = Segment(self.num_rows, missing, missing, 0, None, [], block, adapter=0)
+        scratch = np.arange(block * block_size, block * block_size + missing)
+        return replace(
+            self,
+            token_ids=np.pad(self.token_ids, (0, missing)),
+            positions=np.pad(self.positions, (0, missing)),
+            scratch_slots=np.concatenate([self.scratch_slots, scratch]),
+            segments=[*self.segments, idle],
+        )
 
     @classmethod
     def build(

@@ -76,6 +76,7 @@ class Engine:
         if config.compile:
             compile_trunk(loaded.model, loaded.route)
             warm_up(self.runner)
+        self.runner.prepare(self.max_model_len)
         if config.deterministic:
             check_invariance(self.runner, loaded.facts.vocab_size)
         self.adapters = AdapterRegistry(room, self.runner.set_adapter)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
@@ -15,6 +16,7 @@ from engine.adapter_registry import PreparedAdapter
 from engine.config import EngineConfig, ModelInfo
 from engine.engine import Engine
 from engine.errors import AdapterRefused, EngineError
+from engine.kernels import usable
 from engine.model.build import Build, build_runner
 from engine.model.facts import model_facts
 from engine.model.loaded import LoadedModel
@@ -55,6 +57,11 @@ def _load_model(config: EngineConfig) -> tuple[LoadedModel, Build]:
 
         return load_sharded(config)
     loaded = load_model(config.model, config.device, config.dtype, packed=not config.compile)
+    if config.attention == "triton" and usable(loaded.device):
+        # Only here, since Triton is not installed everywhere.
+        from engine.model.graphs import GraphedRunner
+
+        return loaded, partial(build_runner, kind=GraphedRunner)
     return loaded, build_runner
 
 

@@ -47,6 +47,7 @@ def step_cost(
         "route": loaded.route.value,
         "compile": config.compile,
         "attention": config.attention,
+        "runner": type(runner).__name__,
         "ranks": loaded.ranks,
         "deterministic": config.deterministic,
         "max_rows": max_rows,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import statistics
 import time
+from functools import partial
 from typing import Any
 
 import torch
@@ -16,9 +17,10 @@ from benchmarks.gpu.timing import copy_bandwidth, wait
 from engine.attention.interface import NAME
 from engine.config import EngineConfig
 from engine.engine import Engine
+from engine.model.build import build_runner
 from engine.model.facts import model_facts
 from engine.model.loaded import LoadedModel
-from engine.model.runner import Route
+from engine.model.runner import ModelRunner, Route
 from engine.request import Request, SamplingParams
 
 PROMPTS, MASKS = 16, 3
@@ -55,7 +57,8 @@ def random_adapter(loaded: LoadedModel) -> BitaAdapter:
 def measure(loaded: LoadedModel, prompt: int, steps: int, copied: int) -> dict[str, Any]:
     """Milliseconds a step at batch 1 behind `prompt` tokens, and what the bars compare them with.
 
-    copied: bytes the copy that gives the bandwidth moves one way.
+    copied: bytes the copy that gives the bandwidth moves one way. The bars are for the runner that
+    is served.
     """
     config = EngineConfig(
         model="random",
@@ -65,21 +68,37 @@ def measure(loaded: LoadedModel, prompt: int, steps: int, copied: int) -> dict[s
         max_model_len=2048,
         attention="triton" if loaded.device.type == "cuda" else "sdpa",
     )
-    engine = Engine(config, loaded, {"noise": random_adapter(loaded)})
-    plain, comb = (_run(engine, prompt, steps, on) for on in (False, True))
+    adapters = {"noise": random_adapter(loaded)}
+    runs: dict[str, dict[str, Any]] = {}
+    for name, kind in runners(loaded.device).items():
+        engine = Engine(config, loaded, adapters, partial(build_runner, kind=kind))
+        runs[name] = {"plain": _run(engine, prompt, steps, False)}
+        runs[name]["comb"] = _run(engine, prompt, steps, True)
+        if recorded := getattr(engine.runner, "num_recordings", None):
+            runs[name]["recordings"] = recorded
+    plain, comb = runs[name]["plain"], runs[name]["comb"]
     embedding = loaded.model.get_input_embeddings().weight
     weights = sum(p.numel() * p.element_size() for p in loaded.model.parameters())
     if loaded.model.get_output_embeddings().weight is not embedding:
         weights -= embedding.numel() * embedding.element_size()  # a row of it is read
     bandwidth = copy_bandwidth(loaded.device, copied)
     return {
-        "plain": plain,
-        "comb": comb,
+        **runs,
         "weights_bytes": weights,
         "copy_bytes_per_second": bandwidth,
         "plain_over_weights": plain["step_ms"] / (1e3 * weights / bandwidth),
         "comb_over_plain": comb["step_ms"] / plain["step_ms"],
     }
+
+
+def runners(device: torch.device) -> dict[str, type[ModelRunner]]:
+    """What is compared, the one that is served last."""
+    kinds = {"eager": ModelRunner}
+    if device.type == "cuda":
+        from engine.model.graphs import GraphedRunner
+
+        kinds["graphs"] = GraphedRunner
+    return kinds
 
 
 def _run(engine: Engine, prompt: int, steps: int, speculation: bool) -> dict[str, Any]:

@@ -90,9 +90,15 @@ class ModelRunner:
         first = slot * self.max_masks
         self.mask_embeddings[first : first + len(mask_embeddings)] = mask_embeddings
 
+    def prepare(self, longest: int) -> None:
+        """Do now what would hold up the first steps. longest: tokens a sequence may have."""
+
     @torch.inference_mode()
     def execute(self, batch: ForwardBatch) -> ModelOutput:
-        """Run the rows; their fresh K/V are left in the step buffer, in row order."""
+        """Run the rows; their fresh K/V are left in the step buffer, in row order.
+
+        What is returned may be overwritten by the next call.
+        """
         embeds = self.embedding(self._rows(batch.token_ids))
         if len(batch.mask_rows):
             masks = self.mask_embeddings.index_select(0, self._tensor(batch.mask_slots))
@@ -112,9 +118,7 @@ class ModelRunner:
             step = self.backend(batch, self.storage, self.num_prompts)
             with attention_step(step):
                 output = self.model(**arguments)
-        assert self._hidden is not None
-        hidden, self._hidden = self._hidden, None
-        logits = output.logits[0]
+        hidden, logits = self.take_hidden(), output.logits[0]
         if self.fixed_rows:
             logits = logits.index_select(0, self._tensor(batch.logit_rows))
         return ModelOutput(logits.float(), hidden)
@@ -142,6 +146,12 @@ class ModelRunner:
         """Logits that are told to a client, as `project`; in products of `fixed_rows`."""
         missing = max(0, self.fixed_rows - len(hidden))
         return self.project(functional.pad(hidden, (0, 0, 0, missing)))[: len(hidden)]
+
+    def take_hidden(self) -> Tensor:
+        """Hidden states of the model's last forward, after the final norm."""
+        assert self._hidden is not None
+        hidden, self._hidden = self._hidden, None
+        return hidden
 
     def _keep_hidden(self, _: nn.Module, __: Any, output: Any) -> None:
         self._hidden = output[0][0]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from engine.batch import ForwardBatch, SegmentPlan
 from engine.model.runner import ModelRunner
@@ -11,18 +11,23 @@ from engine.speculation.growth import WIDTH
 from engine.speculation.tree import TreeTopology
 
 
-def trial_forward(runner: ModelRunner, past: int) -> Callable[[int], None]:
-    """Runs so many rows of one sequence with `past` committed tokens, and waits for them."""
+def trial_batch(runner: ModelRunner, past: int, lengths: Sequence[int]) -> ForwardBatch:
+    """So many rows of each sequence, a chain of drafts behind the same `past` committed tokens."""
     storage = runner.storage
     blocks = list(range(-(-past // storage.block_size)))
+    plans = []
+    for rows in lengths:
+        tree = TreeTopology((*range(-1, rows - 1),), (0,) * rows, (0,) * rows)
+        plans.append(SegmentPlan([], tree.fill_with(0), past, blocks, 0))
+    longest = past + max(lengths)
+    return ForwardBatch.build(plans, storage.block_size, storage.scratch_block, 1, longest)
+
+
+def trial_forward(runner: ModelRunner, past: int) -> Callable[[int], None]:
+    """Runs so many rows of one sequence with `past` committed tokens, and waits for them."""
 
     def forward(rows: int) -> None:
-        tree = TreeTopology((*range(-1, rows - 1),), (0,) * rows, (0,) * rows)
-        plan = SegmentPlan([], tree.fill_with(0), past, blocks, 0)
-        batch = ForwardBatch.build(
-            [plan], storage.block_size, storage.scratch_block, 1, past + rows
-        )
-        runner.execute(batch).logits.argmax(dim=-1).tolist()
+        runner.execute(trial_batch(runner, past, [rows])).logits.argmax(dim=-1).tolist()
 
     return forward
 

@@ -8,8 +8,9 @@ import torch
 from benchmarks.gpu.cases import Shape, largest_error, named_cases, real_shapes
 
 pytest.importorskip("triton")
-from engine.attention import paged
-from engine.attention.paged import PagedStep, Tiling
+from engine.attention import paged, tables
+from engine.attention.paged import PagedStep
+from engine.attention.tables import Tiling
 from engine.kernels.commit import copy_slots
 
 GPU = torch.cuda.is_available()
@@ -28,9 +29,9 @@ SMALL = Shape(
 @pytest.fixture
 def small_tiles(monkeypatch: pytest.MonkeyPatch) -> None:
     """So that a short past has several parts, and 40 rows are a prefill chunk."""
-    monkeypatch.setattr(paged, "PLAIN", Tiling(16, 32))
-    monkeypatch.setattr(paged, "TREE", Tiling(64, 64))
-    monkeypatch.setattr(paged, "LONGEST_TREE", 60)
+    monkeypatch.setattr(tables, "PLAIN", Tiling(16, 32))
+    monkeypatch.setattr(tables, "TREE", Tiling(64, 64))
+    monkeypatch.setattr(tables, "LONGEST_TREE", 60)
     monkeypatch.setattr(paged, "JOINED", 256)  # the interpreter's time goes by programs
 
 
