@@ -85,10 +85,9 @@ class _Alone:
 
     def attend(self, query: Tensor, key: Tensor, value: Tensor, call: LayerCall) -> Tensor:
         """As `AttentionStep.forward`, for one row."""
-        storage = self.storage
-        first = self._first(call.scope)
-        keys = self._seen(storage.key_blocks[call.layer], key)[:, :, first:]
-        values = self._seen(storage.value_blocks[call.layer], value)[:, :, first:]
+        storage, first = self.storage, self._first(call.scope)
+        keys = self._seen(storage.key_blocks[call.layer], key, first)
+        values = self._seen(storage.value_blocks[call.layer], value, first)
         folded = query.reshape(1, key.shape[1], -1, query.shape[2])
         out = _softmax_attention(folded, keys, values, None, call)
         return out.reshape(1, query.shape[1], -1)
@@ -99,10 +98,12 @@ class _Alone:
         chunk = 0 if scope.chunk is None else self.past // scope.chunk * scope.chunk
         return max(0, window, chunk)
 
-    def _seen(self, blocks: Tensor, own: Tensor) -> Tensor:
-        """Keys or values of the past and of the row itself, `[1, kv_heads, past + 1, dim]`."""
-        seen = blocks.index_select(0, self.blocks).flatten(0, 1)[: self.past + 1]
-        seen[self.past] = own[0]
+    def _seen(self, blocks: Tensor, own: Tensor, first: int) -> Tensor:
+        """Keys or values of columns `first` to the row itself, `[1, kv_heads, columns, dim]`."""
+        skipped, offset = divmod(first, self.storage.block_size)
+        gathered = blocks.index_select(0, self.blocks[skipped:]).flatten(0, 1)
+        seen = gathered[offset : offset + self.past + 1 - first]
+        seen[-1] = own[0]
         return seen.transpose(0, 1)[None]
 
 
