@@ -115,9 +115,11 @@ def options() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def main() -> None:
-    """Print a table and one JSON document."""
-    args = options()
+def engines(args: argparse.Namespace) -> tuple[Engine, Engine]:
+    """One that drafts, one that does not, of the same weights.
+
+    Each has a prefix cache of its own, that of the other would know its prompts.
+    """
     loaded, adapter = loading.load(args, packed=not args.compile)
     config = EngineConfig(
         model=str(args.model),
@@ -125,19 +127,49 @@ def main() -> None:
         max_num_seqs=max(args.streams),
         compile=args.compile,
     )
-    fast = Engine(config, loaded, {"bita": adapter})
-    # An engine of its own: other prompts in its prefix cache. The model is compiled by now.
-    slow = Engine(replace(config, compile=False), loaded, {})
+    drafting = Engine(config, loaded, {"bita": adapter})
+    return drafting, Engine(replace(config, compile=False), loaded, {})  # compiled by now
+
+
+def sides_of(args: argparse.Namespace, drafting: Engine, plain: Engine) -> dict[str, Answer]:
+    """All that take turns, by name."""
+    sides: dict[str, Answer] = {
+        "bita": Ours(drafting, True, args.temperature),
+        "plain": Ours(plain, False, args.temperature),
+    }
+    for name, lookup in (("generate", None), ("lookup", LOOKUP)):
+        if name in args.against:
+            sides[name] = Generate(str(args.model), plain.loaded, args.temperature, lookup)
+    return sides
+
+
+def compare(
+    speeds: dict[str, list[float]], before: SpecDecodingStats, after: SpecDecodingStats
+) -> dict[str, Any]:
+    """What runs of one number of streams say, and the drafting engine's counters around them."""
+    against = {name: report.ratio(speeds["bita"], speeds[name]) for name in speeds}
+    row = {
+        "tokens_per_forward": tokens_per_forward(
+            before.acceptance_lengths, after.acceptance_lengths
+        ),
+        "tokens_per_second": {name: statistics.median(s) for name, s in speeds.items()},
+        "speedup_vs_plain": against["plain"],
+        "speedup_estimated": estimated_speedup(before, after),
+        "bita_against": against,
+    }
+    if "generate" in speeds:
+        row["plain_vs_transformers"] = report.ratio(speeds["plain"], speeds["generate"])
+    return row
+
+
+def main() -> None:
+    """Print a table and one JSON document."""
+    args = options()
+    drafting, plain = engines(args)
+    sides = sides_of(args, drafting, plain)
     workload = workloads.workload(args)
     tokenizer = Tokenizer.from_file(str(args.model / "tokenizer.json"))
-    sides: dict[str, Answer] = {
-        "bita": Ours(fast, True, args.temperature),
-        "plain": Ours(slow, False, args.temperature),
-    }
-    if "generate" in args.against:
-        sides["generate"] = Generate(str(args.model), loaded, args.temperature)
-    if "lookup" in args.against:
-        sides["lookup"] = Generate(str(args.model), loaded, args.temperature, LOOKUP)
+    loaded = plain.loaded
     results: dict[str, Any] = {
         "machine": report.machine(),
         "dtype": str(loaded.dtype).removeprefix("torch."),
@@ -147,12 +179,13 @@ def main() -> None:
         "temperature": args.temperature,
         "streams": {},
     }
+    others = list(sides)[1:]
     table = report.Table(
         f"tokens a second: {args.workload}, temperature {args.temperature:g}, "
         f"{results['dtype']} on {results['device']}",
         (
             *("streams", *sides, "tokens/forward"),
-            *(f"bita/{name}" for name in list(sides)[1:]),
+            *(f"bita/{name}" for name in others),
             "bita/plain, estimated",
         ),
     )
@@ -163,29 +196,17 @@ def main() -> None:
         for answer in here.values():  # first calls allocate and tune kernels
             numbers = range(WARM_UP + first, WARM_UP + first + streams)
             play([workload.session(n) for n in numbers], streams, answer, tokenizer)
-        before = deepcopy(fast.stats().speculation)
+        before = deepcopy(drafting.stats().speculation)
         rounds = [range(first + i * count, first + (i + 1) * count) for i in range(args.rounds)]
         first = rounds[-1].stop
         speeds = measure(here, workload, tokenizer, streams, rounds)
-        after = fast.stats().speculation
-        against = {n: report.ratio(speeds["bita"], speeds[n]) for n in speeds}
-        row = {
-            "tokens_per_forward": tokens_per_forward(
-                before.acceptance_lengths, after.acceptance_lengths
-            ),
-            "tokens_per_second": {n: statistics.median(s) for n, s in speeds.items()},
-            "speedup_vs_plain": against["plain"],
-            "speedup_estimated": estimated_speedup(before, after),
-            "bita_against": against,
-        }
-        if "generate" in speeds:
-            row["plain_vs_transformers"] = report.ratio(speeds["plain"], speeds["generate"])
+        row = compare(speeds, before, drafting.stats().speculation)
         results["streams"][str(streams)] = row
         table.add(
             streams,
             *(row["tokens_per_second"].get(name, "") for name in sides),
             row["tokens_per_forward"],
-            *(against.get(name, "") for name in list(sides)[1:]),
+            *(row["bita_against"].get(name, "") for name in others),
             row["speedup_estimated"],
         )
     report.publish([table], results, args.markdown)
