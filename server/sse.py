@@ -56,9 +56,9 @@ class EventStream(Response):
 
     Events that come together are sent together: one by one, each would cost a call of the system.
     After `keep_alive_seconds` without an event a comment is sent, which clients skip.
-    A client that goes away, which ends `gone` (`listen`), ends `rest` at once: it is cancelled where
-    it waits, then closed. So does one that does not read for `STALL_SECONDS`: what it leaves unread
-    is held in memory.
+    A client that goes away, as `gone` tells, ends `rest` at once: it is cancelled where it waits,
+    then closed. So does one that does not read for `STALL_SECONDS`: what it leaves unread is held
+    in memory.
     """
 
     media_type = "text/event-stream"
