@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, get_args
 
 import msgpack
@@ -161,7 +162,13 @@ def raised(kind: str, message: str, field: str | None = None) -> errors.EngineEr
 
 
 def _fields(value: Any) -> Any:
-    return {f.name: getattr(value, f.name) for f in dataclasses.fields(value)}
+    return {name: getattr(value, name) for name in _names(type(value))}
+
+
+@cache
+def _names(kind: type) -> tuple[str, ...]:
+    # Once a class: every output of a step asks.
+    return tuple(field.name for field in dataclasses.fields(kind))
 
 
 def _request(data: dict[str, Any]) -> Request:
