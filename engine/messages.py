@@ -6,9 +6,7 @@ listed here. The first message of either side carries `VERSION`.
 
 from __future__ import annotations
 
-import dataclasses
 from dataclasses import dataclass
-from functools import cache
 from typing import Any, get_args
 
 import msgpack
@@ -162,13 +160,8 @@ def raised(kind: str, message: str, field: str | None = None) -> errors.EngineEr
 
 
 def _fields(value: Any) -> Any:
-    return {name: getattr(value, name) for name in _names(type(value))}
-
-
-@cache
-def _names(kind: type) -> tuple[str, ...]:
-    # Once a class: every output of a step asks.
-    return tuple(field.name for field in dataclasses.fields(kind))
+    # `dataclasses.fields` would look through them again for every output of a step.
+    return {name: getattr(value, name) for name in value.__dataclass_fields__}
 
 
 def _request(data: dict[str, Any]) -> Request:
