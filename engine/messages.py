@@ -6,7 +6,6 @@ listed here. The first message of either side carries `VERSION`.
 
 from __future__ import annotations
 
-import dataclasses
 from dataclasses import dataclass
 from typing import Any, get_args
 
@@ -161,7 +160,8 @@ def raised(kind: str, message: str, field: str | None = None) -> errors.EngineEr
 
 
 def _fields(value: Any) -> Any:
-    return {f.name: getattr(value, f.name) for f in dataclasses.fields(value)}
+    # `dataclasses.fields` would look through them again for every output of a step.
+    return {name: getattr(value, name) for name in value.__dataclass_fields__}
 
 
 def _request(data: dict[str, Any]) -> Request:

@@ -13,7 +13,16 @@ from server.context import record_of
 from server.generation import IndexedOutputs
 from server.logging import CLIENT_CLOSED_REQUEST, RequestRecord
 from server.serving import serving_of
-from server.sse import CHUNKS, ClientDisconnected, Event, EventStream, Framing, until_disconnect
+from server.sse import (
+    CHUNKS,
+    ClientDisconnected,
+    Event,
+    EventStream,
+    Framing,
+    cancelled,
+    listen,
+    until_disconnect,
+)
 from server.wire import json_response
 
 
@@ -24,8 +33,8 @@ class Reply(Protocol):
         """The whole response."""
         ...
 
-    def events(self, outputs: IndexedOutputs) -> AsyncGenerator[Event, None]:
-        """Its chunks; ends `outputs` when closed."""
+    def events(self, outputs: IndexedOutputs) -> AsyncGenerator[list[Event], None]:
+        """Its chunks, those of one output together; ends `outputs` when closed."""
         ...
 
 
@@ -48,32 +57,29 @@ async def answer(
             return json_response(await until_disconnect(request.receive, reply.collect(outputs)))
         events = _noting_abort(reply.events(outputs), record)
         seconds = (await serving_of(request)).config.keep_alive_seconds
-        first = asyncio.ensure_future(anext(events))
+        first, gone = asyncio.ensure_future(anext(events)), listen(request.receive)
         try:
-            await until_disconnect(request.receive, _at_most(first, seconds))
-        except ClientDisconnected:
-            first.cancel()
-            await asyncio.gather(first, return_exceptions=True)
+            await asyncio.wait((first, gone), timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+            if first.done():
+                first.result()  # raises what became of it
+            elif gone.done():
+                raise ClientDisconnected
+        except BaseException:
+            await cancelled(first, gone)
             raise
-        if first.done():
-            first.result()  # raises what became of it
-        return EventStream(first, events, seconds, framing)
+        return EventStream(first, events, gone, seconds, framing)
     except ClientDisconnected:
         record.client_aborted = True
         return Response(status_code=CLIENT_CLOSED_REQUEST)
 
 
-async def _at_most(work: asyncio.Future[Event], seconds: float) -> None:
-    await asyncio.wait((work,), timeout=seconds)
-
-
 async def _noting_abort(
-    events: AsyncGenerator[Event, None], record: RequestRecord
-) -> AsyncGenerator[Event, None]:
+    events: AsyncGenerator[list[Event], None], record: RequestRecord
+) -> AsyncGenerator[list[Event], None]:
     ended = False
     try:
-        async for event in events:
-            yield event
+        async for together in events:
+            yield together
         ended = True
     except Exception:
         ended = True

@@ -52,31 +52,33 @@ class ChatReply:
             "metrics": self._tally.metrics(),
         }
 
-    async def events(self, outputs: IndexedOutputs) -> AsyncGenerator[Event, None]:
+    async def events(self, outputs: IndexedOutputs) -> AsyncGenerator[list[Event], None]:
         """The chunks: each choice's role, what it says, how it ended; then usage, if asked for."""
         running = len(self._choices)
         started = False
         async with aclosing(outputs):
             async for index, output in outputs:
-                if not started:
-                    # Only now: an error before the first output is a plain HTTP error.
-                    started = True
-                    for number in range(len(self._choices)):
-                        first = self._chunk(number, {"role": "assistant", "content": ""})
-                        yield first if number else {**first, **self._extras.of_prompt(0)}
+                # Not before: an error before the first output is a plain HTTP error.
+                events = [] if started else self._first_chunks()
                 choice = self._choices[index]
-                for event in self._chunks(index, choice, output):
-                    yield event
+                events += self._chunks(index, choice, output)
                 if output.finish_reason is not None:
                     running -= 1
-                    yield self._last_chunk(index, choice, last_of_all=not running)
+                    events.append(self._last_chunk(index, choice, last_of_all=not running))
+                started = True
+                if events:
+                    yield events
         if self._body.include_usage:
-            yield {
-                **self._job.header("chat.completion.chunk"),
-                "choices": [],
-                "usage": self._usage(),
-                "metrics": self._tally.metrics(),
-            }
+            usage = {"usage": self._usage(), "metrics": self._tally.metrics()}
+            yield [{**self._job.header("chat.completion.chunk"), "choices": [], **usage}]
+
+    def _first_chunks(self) -> list[Event]:
+        chunks = [
+            self._chunk(number, {"role": "assistant", "content": ""})
+            for number in range(len(self._choices))
+        ]
+        chunks[0] |= self._extras.of_prompt(0)
+        return chunks
 
     def _whole(self, index: int, choice: Choice) -> dict[str, Any]:
         return {

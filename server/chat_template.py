@@ -23,6 +23,7 @@ from server.errors import invalid
 _OURS = {"messages", "tools", "add_generation_prompt", "documents"}
 # As in transformers: it ends with a space, to see whether the template strips contents.
 _END = "\u2402continue here "
+_OF_DICTIONARIES = frozenset(dir(dict))
 SPECIAL_TOKENS = ("bos_token", "eos_token", "unk_token", "pad_token")
 
 
@@ -158,10 +159,18 @@ def _until_end(text: str) -> str:
     return before if after.startswith(" ") else before.rstrip()
 
 
+class _Sandbox(ImmutableSandboxedEnvironment):
+    """Jinja's own, quicker at what templates do most: `message.role` of a dictionary."""
+
+    def getattr(self, obj: Any, attribute: str) -> Any:
+        """As Jinja's, which looks for an attribute first, and for a key where that fails."""
+        if type(obj) is not dict or attribute in _OF_DICTIONARIES:
+            return super().getattr(obj, attribute)
+        return obj[attribute] if attribute in obj else self.undefined(obj=obj, name=attribute)
+
+
 def _environment() -> ImmutableSandboxedEnvironment:
-    environment = ImmutableSandboxedEnvironment(
-        trim_blocks=True, lstrip_blocks=True, extensions=[loopcontrols]
-    )
+    environment = _Sandbox(trim_blocks=True, lstrip_blocks=True, extensions=[loopcontrols])
     environment.filters["tojson"] = _tojson
     environment.globals["raise_exception"] = _raise_exception
     environment.globals["strftime_now"] = _strftime_now

@@ -60,7 +60,7 @@ class CompletionReply:
             "metrics": self._tally.metrics(),
         }
 
-    async def events(self, outputs: IndexedOutputs) -> AsyncGenerator[Event, None]:
+    async def events(self, outputs: IndexedOutputs) -> AsyncGenerator[list[Event], None]:
         """The chunks, then usage if asked for."""
         running = len(self._job.requests)
         async with aclosing(outputs):
@@ -78,14 +78,10 @@ class CompletionReply:
                 event |= self._extras.counts()
                 if not running and not self._body.include_usage:
                     event["metrics"] = self._tally.metrics()
-                yield event
+                yield [event]
         if self._body.include_usage:
-            yield {
-                **self._job.header("text_completion"),
-                "choices": [],
-                "usage": self._tally.usage(),
-                "metrics": self._tally.metrics(),
-            }
+            usage = {"usage": self._tally.usage(), "metrics": self._tally.metrics()}
+            yield [{**self._job.header("text_completion"), "choices": [], **usage}]
 
     def _best(self, entries: list[list[TokenLogprob]]) -> list[int]:
         """Of each prompt's choices the `n` of highest mean log-probability, best first."""

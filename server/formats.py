@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 from tokenizers import Tokenizer
 
@@ -23,7 +24,7 @@ _END_OF_PROMPT = 16
 """Tokens in which an opening marker at the end of a prompt is looked for."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Formats:
     """The model's forms. calls, thoughts: None are not looked for."""
 
@@ -62,7 +63,7 @@ class Formats:
     def grammar(self, body: ChatCompletionRequest) -> Grammar | None:
         """What the answer must match. Raises the 400 of calls that cannot be held to it."""
         form = FORMATS.get(self.calls.name) if self.calls is not None else None
-        return tool_grammar(body, form, self._special_markers()) or body.constraint
+        return tool_grammar(body, form, self._special_markers) or body.constraint
 
     def choices(self, body: ChatCompletionRequest, requests: Sequence[Request]) -> list[Choice]:
         """The answers to one prompt, before anything of them is known."""
@@ -89,6 +90,7 @@ class Formats:
         functions = {tool.function.name: tool.function.parameters for tool in body.tools or []}
         return self.calls.parser(functions, parallel=body.parallel_tool_calls is not False)
 
+    @cached_property
     def _special_markers(self) -> dict[str, int]:
         known = self.tokenizer.get_added_tokens_decoder()
         markers = self.calls.markers if self.calls is not None else ()

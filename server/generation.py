@@ -18,6 +18,9 @@ from server.prompts import check_token_ids
 from server.schemas.common import GenerationRequest, Speculation
 from server.serving import Serving
 
+_USUAL = Speculation()
+"""Of requests that say nothing about it."""
+
 IndexedOutputs: TypeAlias = AsyncGenerator[tuple[int, RequestOutput], None]
 
 
@@ -77,7 +80,7 @@ def plan(
     check_token_ids(list(samplings[0].stop_token_ids), info.vocab_size, "stop_token_ids")
     # Ours, not the client's x-request-id: the engine needs ids that are never used twice.
     completion_id = f"{prefix}{uuid.uuid4().hex}"
-    speculation = body.speculation or Speculation()
+    speculation = body.speculation or _USUAL
     choices = [(prompt, sampling) for prompt in prompts for sampling in samplings]
     requests = [
         Request(

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import logging
 import os
 import signal
@@ -66,6 +67,9 @@ async def _serve(config: ServerConfig, client: EngineClient) -> None:
     listening: asyncio.Task[None] | None = None
     try:
         async with app.router.lifespan_context(app):
+            # All that is here by now stays: a full collection would look through it every time.
+            gc.collect()
+            gc.freeze()
             listening = asyncio.create_task(_listen(server))
             failed = asyncio.create_task(client.failed.wait())
             await asyncio.wait((listening, failed), return_when=asyncio.FIRST_COMPLETED)

@@ -38,8 +38,11 @@ class Framing:
     error: Callable[[ApiError], Event] = ApiError.envelope
     end: bytes = DONE
 
-    def frame(self, event: Event) -> bytes:
-        """The bytes of one event."""
+    def frame(self, *events: Event) -> bytes:
+        """The bytes of these events."""
+        return b"".join(map(self._frame, events))
+
+    def _frame(self, event: Event) -> bytes:
         name = f"event: {event['type']}\n".encode() if self.named else b""
         return name + b"data: " + dump(event) + b"\n\n"
 
@@ -51,35 +54,37 @@ CHUNKS = Framing()
 class EventStream(Response):
     """`first`, then `rest`, then the framing's end; an error on the way is an event before it.
 
+    Events that come together are sent together: one by one, each would cost a call of the system.
     After `keep_alive_seconds` without an event a comment is sent, which clients skip.
-    A client that goes away ends `rest` at once: it is cancelled where it waits, then closed. So
-    does one that does not read for `STALL_SECONDS`: what it leaves unread is held in memory.
+    A client that goes away, as `gone` tells, ends `rest` at once: it is cancelled where it waits,
+    then closed. So does one that does not read for `STALL_SECONDS`: what it leaves unread is held
+    in memory.
     """
 
     media_type = "text/event-stream"
 
     def __init__(
         self,
-        first: asyncio.Future[Event],
-        rest: AsyncGenerator[Event, None],
+        first: asyncio.Future[list[Event]],
+        rest: AsyncGenerator[list[Event], None],
+        gone: asyncio.Future[None],
         keep_alive_seconds: float,
         framing: Framing = CHUNKS,
     ) -> None:
         self.status_code, self.background, self.body = 200, None, b""
-        self._first, self._rest, self._framing = first, rest, framing
-        self._seconds = keep_alive_seconds
+        self._first, self._rest, self._gone = first, rest, gone
+        self._seconds, self._framing = keep_alive_seconds, framing
         headers = {"cache-control": "no-cache", "x-accel-buffering": "no"}
         self.raw_headers = [(name.encode(), value.encode()) for name, value in headers.items()]
         self.raw_headers.append((b"content-type", b"text/event-stream; charset=utf-8"))
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def __call__(self, scope: Scope, _: Receive, send: Send) -> None:
         try:
-            await until_disconnect(receive, self._send_all(scope, send))
+            await _until(self._gone, self._send_all(scope, send))
         except (ClientDisconnected, OSError):
             return
         finally:
-            self._first.cancel()
-            await asyncio.gather(self._first, return_exceptions=True)
+            await cancelled(self._first)
             await self._rest.aclose()
 
     async def _send_all(self, scope: Scope, send: Send) -> None:
@@ -106,36 +111,50 @@ class EventStream(Response):
 
         keeping = asyncio.ensure_future(keep_alive())
         try:
-            await body(self._framing.frame(await self._first))
-            async for event in self._rest:
-                await body(self._framing.frame(event))
+            await body(self._framing.frame(*await self._first))
+            async for events in self._rest:
+                await body(self._framing.frame(*events))
         except (ClientDisconnected, OSError):
             raise
         except Exception as error:
             await body(self._framing.frame(self._framing.error(noted(error, scope))))
         finally:
-            keeping.cancel()
-            await asyncio.gather(keeping, return_exceptions=True)
+            await cancelled(keeping)
         await body(self._framing.end, more=False)
 
 
 async def until_disconnect(receive: Receive, work: Coroutine[Any, Any, T]) -> T:
     """The result of `work`, which is cancelled when the client goes away.
 
-    The request's body has been read: all that can still arrive is the disconnect.
     Raises ClientDisconnected once the cancelled work has cleaned up after itself.
     """
+    return await _until(listen(receive), work)
+
+
+def listen(receive: Receive) -> asyncio.Future[None]:
+    """Done when the client goes away.
+
+    The request's body has been read: all that can still arrive is the disconnect.
+    """
+    return asyncio.ensure_future(_disconnect(receive))
+
+
+async def cancelled(*tasks: asyncio.Future[Any]) -> None:
+    """Cancel tasks and wait until they have cleaned up after themselves."""
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def _until(gone: asyncio.Future[None], work: Coroutine[Any, Any, T]) -> T:
     working = asyncio.ensure_future(work)
-    gone = asyncio.ensure_future(_disconnect(receive))
     try:
         await asyncio.wait((working, gone), return_when=asyncio.FIRST_COMPLETED)
         if working.done():
             return working.result()
         raise ClientDisconnected
     finally:
-        for task in (working, gone):
-            task.cancel()
-        await asyncio.gather(working, gone, return_exceptions=True)
+        await cancelled(working, gone)
 
 
 async def _disconnect(receive: Receive) -> None:

@@ -33,25 +33,28 @@ class MessagesReply:
         message = {**self._message(), **self._stop(), "usage": self._usage()}
         return {**message, "metrics": self._tally.metrics()}
 
-    async def events(self, outputs: IndexedOutputs) -> AsyncGenerator[Event, None]:
+    async def events(self, outputs: IndexedOutputs) -> AsyncGenerator[list[Event], None]:
         """The events; an error before the first output is a plain HTTP error."""
         started = False
         async with aclosing(outputs):
             async for _, output in outputs:
-                if not started:
-                    started = True
-                    usage = {**self._usage(), "output_tokens": 0}
-                    yield {"type": "message_start", "message": {**self._message(), "usage": usage}}
-                    yield {"type": "ping"}
-                for event in self._take(output):
-                    yield event
-        yield {
+                events = [] if started else self._first_events()
+                events += self._take(output)
+                started = True
+                if events:
+                    yield events
+        delta = {
             "type": "message_delta",
             "delta": self._stop(),
             "usage": self._usage(),
             "metrics": self._tally.metrics(),
         }
-        yield {"type": "message_stop"}
+        yield [delta, {"type": "message_stop"}]
+
+    def _first_events(self) -> list[Event]:
+        usage = {**self._usage(), "output_tokens": 0}
+        message = {**self._message(), "usage": usage}
+        return [{"type": "message_start", "message": message}, {"type": "ping"}]
 
     def _take(self, output: RequestOutput) -> list[Event]:
         events = self._blocks.take(self._choice.add(output))

@@ -44,29 +44,32 @@ class ResponsesReply:
                 self._take(output)
         return self._ended()
 
-    async def events(self, outputs: IndexedOutputs) -> AsyncGenerator[Event, None]:
+    async def events(self, outputs: IndexedOutputs) -> AsyncGenerator[list[Event], None]:
         """The events; an error after the first of them is the response's own."""
         started = False
         async with aclosing(outputs):
             try:
                 async for _, output in outputs:
-                    if not started:
-                        # Only now: an error before the first output is a plain HTTP error.
-                        started = True
-                        for name in ("response.created", "response.in_progress"):
-                            yield self._numbered(
-                                {"type": name, "response": self._response("in_progress")}
-                            )
-                    for event in self._take(output):
-                        yield self._numbered(event)
+                    # Not before: an error before the first output is a plain HTTP error.
+                    events = [] if started else self._first_events()
+                    events += self._take(output)
+                    started = True
+                    if events:
+                        yield [self._numbered(event) for event in events]
             except Exception as error:
                 if not started:
                     raise
                 failed = self._failed(as_api_error(error))
-                yield self._numbered({"type": "response.failed", "response": failed})
+                yield [self._numbered({"type": "response.failed", "response": failed})]
                 return
         response = self._ended()
-        yield self._numbered({"type": f"response.{response['status']}", "response": response})
+        yield [self._numbered({"type": f"response.{response['status']}", "response": response})]
+
+    def _first_events(self) -> list[Event]:
+        return [
+            {"type": name, "response": self._response("in_progress")}
+            for name in ("response.created", "response.in_progress")
+        ]
 
     def _take(self, output: RequestOutput) -> list[Event]:
         known = len(self._choice.logprobs)

@@ -7,14 +7,13 @@ in a header of the answer (`unknown_fields`).
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, ClassVar, Self, TypeAlias
 
 from pydantic import (
     BaseModel,
     ConfigDict,
     ModelWrapValidatorHandler,
-    PrivateAttr,
     model_validator,
 )
 from pydantic_core import PydanticCustomError
@@ -35,7 +34,8 @@ class Schema(BaseModel):
     UNSUPPORTED: ClassVar[NeutralValues] = {}
     _NAMES: ClassVar[frozenset[str]] = frozenset()
 
-    _unknown: list[str] = PrivateAttr(default_factory=list)
+    # Of the class until a request has some: pydantic would make one for every model it builds.
+    _unknown: ClassVar[Sequence[str]] = ()
 
     @classmethod
     def __pydantic_init_subclass__(cls, **_: Any) -> None:
@@ -47,14 +47,14 @@ class Schema(BaseModel):
     def _refuse_unsupported(cls, data: Any, handler: ModelWrapValidatorHandler[Self]) -> Self:
         if not isinstance(data, dict):
             return handler(data)
-        for name, neutral in cls.UNSUPPORTED.items():
-            if data.get(name) is not None and not _is_one_of(data[name], neutral):
-                raise unsupported(name)
-        if cls.UNSUPPORTED:
+        if not cls.UNSUPPORTED.keys().isdisjoint(data):
+            for name, neutral in cls.UNSUPPORTED.items():
+                if data.get(name) is not None and not _is_one_of(data[name], neutral):
+                    raise unsupported(name)
             data = {name: value for name, value in data.items() if name not in cls.UNSUPPORTED}
         model = handler(data)
-        if unknown := data.keys() - cls._NAMES:
-            model._unknown = [name for name in data if name in unknown]
+        if not cls._NAMES.issuperset(data):
+            vars(model)["_unknown"] = [name for name in data if name not in cls._NAMES]
         return model
 
 
@@ -62,6 +62,8 @@ def unknown_fields(model: Schema) -> Iterator[str]:
     """Dotted paths of what was left out of a request, because nobody here knows it."""
     yield from model._unknown
     for name, value in vars(model).items():
+        if value is None or isinstance(value, str):
+            continue  # as most are
         if isinstance(value, Schema):
             yield from (f"{name}.{inner}" for inner in unknown_fields(value))
         elif isinstance(value, list):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, field_validator, model_validator
@@ -54,7 +55,7 @@ class Drafting(Schema):
         default=None, description="What a grammar or schema leaves no choice about."
     )
 
-    @property
+    @cached_property
     def drafters(self) -> dict[str, bool]:
         """The sources that the request decides about."""
         return self.model_dump(exclude={"enabled", "trace"}, exclude_none=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import cached_property
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import AfterValidator, Field, model_validator
@@ -152,7 +153,7 @@ class StructuredRequest(GenerationRequest):
             raise disagrees(given[1], f"not allowed with '{given[0]}'")
         return self
 
-    @property
+    @cached_property
     def constraint(self) -> Grammar | None:
         """What the answer must match, if anything."""
         return next(iter(self.grammars), None)

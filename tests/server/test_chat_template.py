@@ -122,6 +122,22 @@ def test_a_template_cannot_leave_its_sandbox(source: str) -> None:
         ChatTemplate(source).render(HI)
 
 
+@pytest.mark.parametrize(
+    ("expression", "text"),
+    [
+        ("role", "user"),
+        ("absent is defined", "False"),
+        ("absent or 'none'", "none"),
+        ("keys() | list", "['role', 'items']"),
+        ("items is callable", "True"),
+        ("__class__ is defined", "False"),
+    ],
+)
+def test_a_dictionarys_own_attributes_go_before_its_keys(expression: str, text: str) -> None:
+    template = ChatTemplate(f"{{{{ messages[0].{expression} }}}}")
+    assert template.render([{"role": "user", "items": "three"}]) == text
+
+
 def test_json_is_not_escaped_for_html() -> None:
     source = "{{ messages[0].content | tojson }}"
     assert ChatTemplate(source).render([{"role": "user", "content": "<é'&>"}]) == '"<é\'&>"'

@@ -75,6 +75,7 @@ async def test_a_client_that_does_not_read_ends_its_generation(
     async with asyncio.timeout(5):
         await app(_scope(CHAT), inbox.get, send)
     assert len(sent) == 4
+    assert sent[1]["body"].count(b"data: ") == 2  # the role goes out with the first text
     assert len(client.closed) == 1
     text = app.state.serving.metrics.exposition().decode()
     assert 'finished_reason="abort",model_name="stub-model"} 1.0' in text
