@@ -66,9 +66,14 @@ def split(
     """
     if len(conversations) < 2:
         raise AdapterError("to train and to evaluate takes at least two conversations")
-    shuffled = random.Random(seed).sample(conversations, len(conversations))
+    shuffled = sample(conversations, len(conversations), seed)
     count = min(max(1, round(len(shuffled) * held_out)), len(shuffled) - 1)
     return shuffled[count:], shuffled[:count]
+
+
+def sample(conversations: list[Conversation], count: int, seed: int) -> list[Conversation]:
+    """At most `count` of them, drawn at random: files are often sorted, by subject for instance."""
+    return random.Random(seed).sample(conversations, min(count, len(conversations)))
 
 
 def _text(file: Path) -> str:

@@ -15,7 +15,7 @@ from adapters.errors import AdapterError
 from adapters.tuning import generate as module
 from adapters.tuning.generate import Answering, generate
 from adapters.tuning.layout import Sample
-from adapters.tuning.prompts import Conversation, load, split
+from adapters.tuning.prompts import Conversation, load, sample, split
 from tests.adapters.tiny import VOCAB, Successor
 
 USER = {"role": "user", "content": "10"}
@@ -172,6 +172,16 @@ def test_split_is_a_partition_with_both_sides(count: int, held_out: float, seed:
     key = [c.messages[0]["content"] for c in (*learn, *held)]
     assert sorted(key, key=int) == [str(i) for i in range(count)]
     assert (learn, held) == split(all_, held_out, seed)
+
+
+def test_a_sample_is_drawn_from_all_of_a_sorted_file() -> None:
+    sorted_ = [Conversation([{"role": "user", "content": str(i)}]) for i in range(100)]
+    drawn = [int(c.messages[0]["content"]) for c in sample(sorted_, 20, seed=0)]
+    assert len(set(drawn)) == 20
+    assert max(drawn) >= 80
+    assert sample(sorted_, 20, seed=0) == sample(sorted_, 20, seed=0)
+    assert sample(sorted_, 20, seed=0) != sample(sorted_, 20, seed=1)
+    assert len(sample(sorted_, 200, seed=0)) == 100
 
 
 def test_split_refuses_a_single_conversation() -> None:

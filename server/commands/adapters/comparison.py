@@ -39,7 +39,7 @@ class Comparison:
 
 
 def prompts_of(file: Path | None, count: int) -> list[Conversation]:
-    """The first `count` of the user's prompts, or of those that come with BiTA.
+    """`count` of the user's prompts, drawn at random, or of those that come with BiTA.
 
     Raises AdapterError where the file is not one of prompts.
     """
@@ -49,7 +49,7 @@ def prompts_of(file: Path | None, count: int) -> list[Conversation]:
     if file is None:
         asked = QUESTIONS[:count]
         return [prompts.Conversation([{"role": "user", "content": q}]) for q in asked]
-    return prompts.load(file)[:count]
+    return prompts.sample(prompts.load(file), count, seed=0)
 
 
 def load_model(folder: Path, device: str, dtype: str) -> LoadedModel:

@@ -59,7 +59,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=int,
         default=400,
         metavar="N",
-        help="conversations to learn on; an eighth as many to evaluate on (default: %(default)s)",
+        help="conversations to learn on, drawn at random; an eighth as many to evaluate on "
+        "(default: %(default)s)",
     )
     add(
         "--max-tokens",
@@ -122,8 +123,8 @@ def read(options: argparse.Namespace) -> Prompts:
         held_out = prompts.load(options.held_out)
     else:
         learn, held_out = prompts.split(learn, HELD_OUT, options.seed)
-    learn = learn[: options.conversations]
-    held_out = held_out[: max(1, options.conversations // 8)]
+    learn = prompts.sample(learn, options.conversations, options.seed)
+    held_out = prompts.sample(held_out, max(1, options.conversations // 8), options.seed)
     if encoder.template is None:
         learn, held_out = _first_turns(learn), _first_turns(held_out)
     return Prompts(encoder, plan, learn, held_out)
