@@ -48,14 +48,18 @@ class CudaGraphs:
 
     def __call__(self, call: Callable[[], Outputs]) -> tuple[Outputs, Callable[[], object]]:
         """Raises RuntimeError where the call waits for the device, which a graph cannot."""
-        stream = torch.cuda.Stream()
-        stream.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(stream):
-            call()  # Triton compiles, libraries find their workspaces
-        torch.cuda.current_stream().wait_stream(stream)
-        graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph, pool=self._pool):
-            outputs = call()
+        current, stream = torch.cuda.current_stream(), torch.cuda.Stream()
+        stream.wait_stream(current)
+        try:
+            with torch.cuda.stream(stream):
+                call()  # Triton compiles, libraries find their workspaces
+            current.wait_stream(stream)
+            graph = torch.cuda.CUDAGraph()
+            # Another thread may load an adapter meanwhile.
+            with torch.cuda.graph(graph, pool=self._pool, capture_error_mode="thread_local"):
+                outputs = call()
+        finally:
+            torch.cuda.set_stream(current)  # a recording that fails leaves its own behind
         return outputs, graph.replay
 
 
