@@ -15,7 +15,7 @@ from server.openapi import answered_by
 from server.schemas.answers import ChatCompletion
 from server.schemas.chat import ChatCompletionRequest
 from server.serving import ServingDep
-from server.warnings import note_unknown
+from server.warnings import note_ignored
 
 router = APIRouter(tags=["chat"], route_class=JsonRoute)
 
@@ -38,7 +38,7 @@ async def create_chat_completion(
 ) -> Response:
     """Answer a conversation, whole or as a stream of server-sent events."""
     serving.check_ready(body.num_choices)
-    note_unknown(request, body)
+    note_ignored(request, body)
     job = await plan_chat(body, serving, "chatcmpl-")
     tally = generation.Tally(job, record_of(request))
     choices = serving.formats.choices(body, job.requests)

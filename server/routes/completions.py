@@ -14,7 +14,7 @@ from server.openapi import answered_by
 from server.schemas.answers import Completion
 from server.schemas.completions import CompletionRequest
 from server.serving import Serving, ServingDep
-from server.warnings import note_unknown
+from server.warnings import note_ignored
 
 router = APIRouter(tags=["completions"], route_class=JsonRoute)
 
@@ -37,7 +37,7 @@ async def create_completion(
 ) -> Response:
     """Continue one prompt or several, whole or as a stream of server-sent events."""
     serving.check_ready(len(body.prompts) * body.num_choices)
-    note_unknown(request, body)
+    note_ignored(request, body)
     serving.adapter_for(body.model)
     job = generation.plan(
         serving,

@@ -17,7 +17,7 @@ from server.schemas.messages import CountTokensRequest, MessagesRequest
 from server.schemas.translated_answers import MessageAnswer, TokenCount
 from server.serving import ServingDep
 from server.translation import worded
-from server.warnings import note_unknown
+from server.warnings import note_ignored
 from server.wire import json_response
 
 router = APIRouter(tags=["messages"], route_class=JsonRoute, responses=ANTHROPIC_ERRORS)
@@ -33,7 +33,7 @@ EVENT = {
 async def create_message(body: MessagesRequest, request: Request, serving: ServingDep) -> Response:
     """Answer a conversation in Anthropic's form, whole or as a stream of events."""
     serving.check_ready(1)
-    note_unknown(request, body)
+    note_ignored(request, body)
     with worded(NAMES):
         chat = as_chat(body)
         job = await plan_chat(chat, serving, "msg_")
@@ -48,7 +48,7 @@ async def create_message(body: MessagesRequest, request: Request, serving: Servi
 async def count_tokens(body: CountTokensRequest, request: Request, serving: ServingDep) -> Response:
     """Tokens of a conversation's prompt."""
     serving.check_ready()
-    note_unknown(request, body)
+    note_ignored(request, body)
     with worded(NAMES):
         chat = as_prompt(body)
         serving.adapter_for(chat.model)

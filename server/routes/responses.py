@@ -17,7 +17,7 @@ from server.schemas.responses import ResponsesRequest
 from server.schemas.translated_answers import ResponseAnswer
 from server.serving import ServingDep
 from server.translation import worded
-from server.warnings import note_unknown
+from server.warnings import note_ignored
 
 router = APIRouter(tags=["responses"], route_class=JsonRoute)
 
@@ -38,7 +38,7 @@ async def create_response(
 ) -> Response:
     """Answer a conversation of items, whole or as a stream of typed events."""
     serving.check_ready(1)
-    note_unknown(request, body)
+    note_ignored(request, body)
     with worded(NAMES):
         chat = as_chat(body)
         job = await plan_chat(chat, serving, "resp_")

@@ -10,7 +10,7 @@ from server import prompts
 from server.body import JsonRoute
 from server.schemas.tokens import Detokenized, DetokenizeRequest, Tokenized, TokenizeRequest
 from server.serving import Serving, ServingDep
-from server.warnings import note_unknown
+from server.warnings import note_ignored
 
 router = APIRouter(tags=["tokens"], route_class=JsonRoute)
 
@@ -18,7 +18,7 @@ router = APIRouter(tags=["tokens"], route_class=JsonRoute)
 @router.post("/tokenize")
 async def tokenize(body: TokenizeRequest, request: Request, serving: ServingDep) -> Tokenized:
     """Token ids of a text, or of a conversation as the model reads it."""
-    note_unknown(request, body)
+    note_ignored(request, body)
     _check_model(body.model, serving)
     tokenizer = serving.client.tokenizer
     if body.messages is not None:
@@ -40,7 +40,7 @@ async def tokenize(body: TokenizeRequest, request: Request, serving: ServingDep)
 @router.post("/detokenize")
 async def detokenize(body: DetokenizeRequest, request: Request, serving: ServingDep) -> Detokenized:
     """The text of token ids."""
-    note_unknown(request, body)
+    note_ignored(request, body)
     _check_model(body.model, serving)
     prompts.check_token_ids(body.tokens, serving.client.info.vocab_size, "tokens")
     text = await asyncio.to_thread(

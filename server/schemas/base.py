@@ -1,8 +1,8 @@
 """What every request model does: no value is turned into another type, no field is lost silently.
 
 A field is honoured (it is a field of the model), refused by name (`UNSUPPORTED`: it would change
-the answer, and this server does not do it), or, where nobody here knows it, left out and reported
-in a header of the answer (`unknown_fields`).
+the answer, and this server does not do it), or, where nobody here knows it or nothing is done about
+it that the answer would show, ignored and reported in a header of the answer (`ignored_fields`).
 """
 
 from __future__ import annotations
@@ -26,16 +26,17 @@ class Schema(BaseModel):
     """A part of a request's body.
 
     UNSUPPORTED: known fields that are refused, each with the values that ask for nothing (null is
-    always one).
+    always one). IGNORED: fields of the model that are ignored, in the same form.
     """
 
     model_config = ConfigDict(strict=True, allow_inf_nan=False)
 
     UNSUPPORTED: ClassVar[NeutralValues] = {}
+    IGNORED: ClassVar[NeutralValues] = {}
     _NAMES: ClassVar[frozenset[str]] = frozenset()
 
     # Of the class until a request has some: pydantic would make one for every model it builds.
-    _unknown: ClassVar[Sequence[str]] = ()
+    _ignored: ClassVar[Sequence[str]] = ()
 
     @classmethod
     def __pydantic_init_subclass__(cls, **_: Any) -> None:
@@ -53,23 +54,30 @@ class Schema(BaseModel):
                     raise unsupported(name)
             data = {name: value for name, value in data.items() if name not in cls.UNSUPPORTED}
         model = handler(data)
-        if not cls._NAMES.issuperset(data):
-            vars(model)["_unknown"] = [name for name in data if name not in cls._NAMES]
+        if not cls._NAMES.issuperset(data) or not cls.IGNORED.keys().isdisjoint(data):
+            ignored = (name for name, value in data.items() if cls._ignores(name, value))
+            vars(model)["_ignored"] = list(ignored)
         return model
 
+    @classmethod
+    def _ignores(cls, name: str, value: Any) -> bool:
+        if name not in cls.IGNORED:
+            return name not in cls._NAMES
+        return value is not None and not _is_one_of(value, cls.IGNORED[name])
 
-def unknown_fields(model: Schema) -> Iterator[str]:
-    """Dotted paths of what was left out of a request, because nobody here knows it."""
-    yield from model._unknown
+
+def ignored_fields(model: Schema) -> Iterator[str]:
+    """Dotted paths of what a request asks for and nothing is done about."""
+    yield from model._ignored
     for name, value in vars(model).items():
         if value is None or isinstance(value, str):
             continue  # as most are
         if isinstance(value, Schema):
-            yield from (f"{name}.{inner}" for inner in unknown_fields(value))
+            yield from (f"{name}.{inner}" for inner in ignored_fields(value))
         elif isinstance(value, list):
             for place, part in enumerate(value):
                 if isinstance(part, Schema):
-                    yield from (f"{name}.{place}.{inner}" for inner in unknown_fields(part))
+                    yield from (f"{name}.{place}.{inner}" for inner in ignored_fields(part))
 
 
 def unsupported(name: str, what: str = "Unsupported parameter") -> PydanticCustomError:

@@ -66,6 +66,7 @@ class ChatCompletionRequest(StructuredRequest, Conversation):
         "stream_reasoning": (True,),
         "web_search_options": (),
     }
+    IGNORED: ClassVar[NeutralValues] = {"store": (False,)}
 
     max_completion_tokens: int | None = Field(
         None, ge=1, lt=2**31, description="As `max_tokens`, and goes before it."
@@ -87,6 +88,9 @@ class ChatCompletionRequest(StructuredRequest, Conversation):
         None, description="Whether the model may, must or must not call, or the function it must."
     )
     parallel_tool_calls: bool | None = Field(None, description="`false`: one call at most.")
+    store: bool | None = Field(
+        None, description="Nothing is stored: `true` is taken, and named in `x-bita-warning`."
+    )
 
     @model_validator(mode="after")
     def _fields_agree(self) -> ChatCompletionRequest:

@@ -85,7 +85,6 @@ class GenerationRequest(Schema):
         "return_hidden_states": (False,),
         "return_tokens_as_token_ids": (False,),
         "spaces_between_special_tokens": (True,),
-        "store": (False,),
         "structural_tag": (),
         "thinking_token_budget": (),
         "truncate_prompt_tokens": (),

@@ -27,6 +27,7 @@ class CompletionRequest(StructuredRequest):
     UNSUPPORTED: ClassVar[NeutralValues] = {
         **StructuredRequest.UNSUPPORTED,
         "prediction": (),
+        "store": (False,),
         "suffix": (),
     }
 

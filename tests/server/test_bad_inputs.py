@@ -65,7 +65,7 @@ OTHERS: dict[str, list[Any]] = {
     "metadata": [5, "x", [], {str(n): "" for n in range(17)}],
     "safety_identifier": [5, {}],
     "prompt_cache_key": [5, []],
-    "store": [True, "yes", 1],
+    "store": ["yes", 1, []],
     "response_format": ["json", {}, {"type": "xml"}, [], {"type": "json_schema"}],
     "structured_outputs": [{}, True, "a", {"regex": "a", "choice": ["a"]}],
     "guided_json": [5, ["a"], True],

@@ -87,7 +87,6 @@ async def test_a_bad_field_is_named(
         {"reasoning_effort": "low"},
         {"best_of": 2},
         {"echo": True},
-        {"store": True},
         {"chat_template": "x"},
     ],
     ids=lambda fields: next(iter(fields)),

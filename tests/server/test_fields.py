@@ -100,6 +100,7 @@ VALUES: dict[type[Schema], dict[str, tuple[Any, dict[str, Any]]]] = {
         "verbosity": ("low", {}),
         "tool_choice": ("required", {"tools": [WEATHER]}),
         "parallel_tool_calls": (False, {"tools": [WEATHER]}),
+        "store": (True, {}),
     },
     CompletionRequest: {
         **COMMON,
@@ -271,8 +272,9 @@ async def observed(
     text = response.text
     for request in client.requests:
         text = text.replace(request.request_id.rpartition("-")[0], "ID")
-    assert HEADER not in response.headers
-    return response.status_code, asked, _without_time(text)
+    noted = response.headers.get(HEADER)
+    assert noted is None or not model.IGNORED.keys().isdisjoint(body)
+    return response.status_code, asked, _without_time(text), noted
 
 
 def _without_time(text: str) -> str:
@@ -396,7 +398,17 @@ async def test_an_unknown_field_is_reported_in_a_header(
     path, body = ROUTES[model]
     response = await fields_http.post(path, json={**body, "colour": "red", 'x\r\n"': 1})
     assert response.status_code == 200
-    assert response.headers[HEADER] == "unknown fields ignored: colour, x???"
+    assert response.headers[HEADER] == "fields ignored: colour, x???"
+
+
+@pytest.mark.parametrize(("store", "warns"), [(True, True), (False, False), (None, False)])
+async def test_a_chat_that_is_to_be_stored_is_told_that_it_is_not(
+    fields_http: httpx.AsyncClient, store: bool | None, warns: bool
+) -> None:
+    """OpenAI's own first example asks for it."""
+    response = await fields_http.post(CHAT, json=chat(store=store))
+    assert response.status_code == 200
+    assert response.headers.get(HEADER) == ("fields ignored: store" if warns else None)
 
 
 async def test_unknown_parts_are_reported_and_not_shown_to_the_model(
@@ -404,7 +416,7 @@ async def test_unknown_parts_are_reported_and_not_shown_to_the_model(
 ) -> None:
     body = chat(messages=[{"role": "user", "content": "Hi", "mood": "SECRET"}], stream=True)
     response = await fields_http.post(CHAT, json={**body, "tools": [{**ASKED, "y": 1}]})
-    assert response.headers[HEADER] == "unknown fields ignored: messages.0.mood, tools.0.y"
+    assert response.headers[HEADER] == "fields ignored: messages.0.mood, tools.0.y"
     assert "SECRET" not in client.tokenizer.decode(client.requests[0].token_ids)
 
 
