@@ -57,8 +57,6 @@ def _load_model(config: EngineConfig) -> tuple[LoadedModel, Build]:
 
         return load_sharded(config)
     loaded = load_model(config.model, config.device, config.dtype, packed=not config.compile)
-    if loaded.device.index is not None:
-        torch.cuda.set_device(loaded.device)  # where kernels of ours run
     if config.attention == "triton" and usable(loaded.device):
         # Only here, since Triton is not installed everywhere.
         from engine.model.graphs import GraphedRunner

@@ -35,6 +35,8 @@ def load_model(
     """
     folder = Path(folder)
     where = pick_device(device)
+    if where.index is not None:
+        torch.cuda.set_device(where)  # our kernels run on the current one
     precision = pick_dtype(dtype, where)
     config = read_config(folder)
     text_config = config.get_text_config()
