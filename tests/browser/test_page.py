@@ -112,7 +112,7 @@ def test_an_answer_is_coloured_by_how_its_tokens_came(page: Page, client: StubCl
     assert figures["Ended by"] == "stop"
     assert figures["First token"].endswith(" ms")
     assert float(figures["Tokens a forward"]) > 1
-    assert len(set(page.locator("#legend .token").evaluate_all(BACKGROUNDS))) == 7
+    assert len(set(page.locator("#legend .token").evaluate_all(BACKGROUNDS))) == 8
 
 
 BACKGROUNDS = "all => all.map(t => getComputedStyle(t).backgroundColor)"
