@@ -70,6 +70,10 @@ class Segment:
         """Batch row of the root."""
         return self.start + self.num_causal
 
+    def next_block(self, block_size: int) -> int:
+        """First block of the step buffer behind this segment's."""
+        return self.scratch_block + -(-self.num_rows // block_size)
+
     def mask_row(self, groups: Seq[int], node: int) -> int:
         """Batch row of the first mask behind `node`, given all groups' sizes."""
         return self.root + len(groups) + sum(groups[:node])
@@ -113,8 +117,7 @@ class ForwardBatch:
         missing = rows - self.num_rows
         if not missing:
             return self
-        last = self.segments[-1]
-        block = last.scratch_block + -(-last.num_rows // block_size)
+        block = self.segments[-1].next_block(block_size)
         idle = Segment(self.num_rows, missing, missing, 0, None, [], block, adapter=0)
         scratch = np.arange(block * block_size, block * block_size + missing)
         return replace(
@@ -181,7 +184,7 @@ class ForwardBatch:
                     adapter=plan.adapter,
                 )
             )
-            scratch_block += -(-num_rows // block_size)
+            scratch_block = segments[-1].next_block(block_size)
         positions = [min(p, max_positions - 1) for p in positions]
         return cls(
             token_ids=np.array(ids, np.int64),

@@ -74,9 +74,9 @@ def measure(loaded: LoadedModel, prompt: int, steps: int, copied: int) -> dict[s
         engine = Engine(config, loaded, adapters, partial(build_runner, kind=kind))
         runs[name] = {"plain": _run(engine, prompt, steps, False)}
         runs[name]["comb"] = _run(engine, prompt, steps, True)
-        if recorded := getattr(engine.runner, "num_recordings", None):
-            runs[name]["recordings"] = recorded
-    plain, comb = runs[name]["plain"], runs[name]["comb"]
+        runs[name]["recordings"] = getattr(engine.runner, "num_recordings", 0)
+    served = list(runs.values())[-1]
+    plain, comb = served["plain"], served["comb"]
     embedding = loaded.model.get_input_embeddings().weight
     weights = sum(p.numel() * p.element_size() for p in loaded.model.parameters())
     if loaded.model.get_output_embeddings().weight is not embedding:

@@ -110,8 +110,8 @@ class GraphedRunner(ModelRunner):
         if rows is None or context is None:
             return None
         room = Room(rows, context, self._share)
-        size, last = self.storage.block_size, batch.segments[-1]
-        end = (last.scratch_block + -(-last.num_rows // size)) * size + rows - batch.num_rows
+        size = self.storage.block_size
+        end = batch.segments[-1].next_block(size) * size + rows - batch.num_rows
         fits = room.num_partials <= MAX_PARTIALS and end <= self.storage.keys.shape[1]
         longest_segment = max(segment.num_rows for segment in batch.segments)
         return room if fits and longest_segment <= LONGEST_TREE else None

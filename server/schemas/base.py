@@ -50,7 +50,7 @@ class Schema(BaseModel):
             return handler(data)
         if not cls.UNSUPPORTED.keys().isdisjoint(data):
             for name, neutral in cls.UNSUPPORTED.items():
-                if data.get(name) is not None and not _is_one_of(data[name], neutral):
+                if _asks(data.get(name), neutral):
                     raise unsupported(name)
             data = {name: value for name, value in data.items() if name not in cls.UNSUPPORTED}
         model = handler(data)
@@ -61,9 +61,7 @@ class Schema(BaseModel):
 
     @classmethod
     def _ignores(cls, name: str, value: Any) -> bool:
-        if name not in cls.IGNORED:
-            return name not in cls._NAMES
-        return value is not None and not _is_one_of(value, cls.IGNORED[name])
+        return _asks(value, cls.IGNORED[name]) if name in cls.IGNORED else name not in cls._NAMES
 
 
 def ignored_fields(model: Schema) -> Iterator[str]:
@@ -92,6 +90,8 @@ def disagrees(name: str, why: str) -> PydanticCustomError:
     return PydanticCustomError("value_error", "{why}", {"param": name, "why": why})
 
 
-def _is_one_of(value: Any, neutral: tuple[Any, ...]) -> bool:
+def _asks(value: Any, neutral: tuple[Any, ...]) -> bool:
+    """Whether a field's value asks for something."""
     # 1 == True, which are different values of a field.
-    return any(value == other and type(value) is type(other) for other in neutral)
+    nothing = any(value == other and type(value) is type(other) for other in neutral)
+    return value is not None and not nothing
