@@ -19,6 +19,8 @@ def card(config: AdapterConfig) -> str:
         "never what it answers.",
         "",
     ]
+    if config.num_draft_tokens:
+        lines += [f"Drafts are of the {config.num_draft_tokens} tokens the model uses most.", ""]
     if origin := config.tuning.get("origin"):
         lines += [f"Imported from an {origin}.", ""]
     for note in config.tuning.get("notes", []):

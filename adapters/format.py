@@ -26,9 +26,12 @@ MAX_CONFIG_BYTES = 1 << 20
 MAX_PROMPTS = 1024
 MAX_MASKS = 16
 MAX_RANK = 1024
+MIN_DRAFT_TOKENS = 32
+"""More than a node has children in any tree."""
 # Finite in every dtype a model has, and so are its products: one row that is not would spoil all.
 MAX_VALUE = 2.0**15
 DTYPES = ("F32", "F16", "BF16")
+DRAFT_TOKENS = "draft_tokens"
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +52,7 @@ class AdapterConfig(BaseShape):
 
     num_prompts, num_masks: prompt K/V pairs a layer and mask embeddings.
     successor_rank: of the successor head, 0 without one.
+    num_draft_tokens: of the draft vocabulary, 0 where all tokens are drafted.
     profile: measured hit rates. tuning: recipe and results, for people.
     """
 
@@ -56,7 +60,13 @@ class AdapterConfig(BaseShape):
     num_masks: int
     profile: HitProfile
     successor_rank: int = 0
+    num_draft_tokens: int = 0
     tuning: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def draft_share(self) -> float:
+        """The part of the vocabulary that masks draft from."""
+        return (self.num_draft_tokens or self.vocab_size) / self.vocab_size
 
     def check_base(self, base: BaseShape) -> None:
         """Raises AdapterMismatch where the base model is another one."""
@@ -72,6 +82,8 @@ class AdapterConfig(BaseShape):
         if self.successor_rank:
             own = Successor.shapes(self.hidden_size, self.num_masks, self.successor_rank)
             shapes |= {PREFIX + name: shape for name, shape in own.items()}
+        if self.num_draft_tokens:
+            shapes[DRAFT_TOKENS] = (self.num_draft_tokens,)
         return shapes
 
 
@@ -81,12 +93,15 @@ class BitaAdapter:
 
     mask_embeddings: float32 `[masks, hidden]`, in the space of the model's `inputs_embeds`.
     successor: the head that follows a path's tokens, where the adapter has one.
+    draft_tokens: int64 `[num_draft_tokens]`, ascending: the only tokens that masks draft, so that
+        drafting takes a part of the output projection (FR-Spec, arXiv 2502.14856); None for all.
     """
 
     config: AdapterConfig
     prompt_kv: Tensor
     mask_embeddings: Tensor
     successor: Successor | None = None
+    draft_tokens: Tensor | None = None
 
     def save(self, folder: str | Path) -> None:
         """Write both files."""
@@ -96,6 +111,8 @@ class BitaAdapter:
         if self.successor is not None:
             tensors |= {PREFIX + name: t for name, t in self.successor.tensors().items()}
         content = {name: t.detach().float().contiguous() for name, t in tensors.items()}
+        if self.draft_tokens is not None:
+            content[DRAFT_TOKENS] = self.draft_tokens.int()
         (folder / WEIGHTS).write_bytes(save(content))  # `save_file` would keep it from other users
         record = {"format": FORMAT, **asdict(self.config)}
         (folder / CONFIG).write_text(json.dumps(record, indent=2) + "\n")
@@ -111,12 +128,15 @@ class BitaAdapter:
         config = _read_config(folder / CONFIG)
         if base is not None:
             config.check_base(base)
-        tensors = _read_tensors(folder / WEIGHTS, config.shapes())
+        tensors = _read_tensors(folder / WEIGHTS, config)
         successor = None
         if config.successor_rank:
             own = Successor.shapes(0, 0, 0)
             successor = Successor(**{name: tensors[PREFIX + name] for name in own})
-        return cls(config, tensors["prompt_kv"], tensors["mask_embeddings"], successor)
+        draft_tokens = tensors.get(DRAFT_TOKENS)
+        return cls(
+            config, tensors["prompt_kv"], tensors["mask_embeddings"], successor, draft_tokens
+        )
 
 
 def _read_config(file: Path) -> AdapterConfig:
@@ -138,12 +158,18 @@ def _read_config(file: Path) -> AdapterConfig:
     rank = config.successor_rank
     if not isinstance(rank, int) or not 0 <= rank <= MAX_RANK:
         raise AdapterFormatError(f"{file.name}: successor_rank must be 0 to {MAX_RANK}")
+    drafted = config.num_draft_tokens
+    if not isinstance(drafted, int) or not (drafted == 0 or drafted >= MIN_DRAFT_TOKENS):
+        raise AdapterFormatError(
+            f"{file.name}: num_draft_tokens must be 0, or at least {MIN_DRAFT_TOKENS}"
+        )
     if len(config.profile.rates) != config.num_masks:
         raise AdapterFormatError(f"{file.name}: the hit profile needs {config.num_masks} depths")
     return config
 
 
-def _read_tensors(file: Path, shapes: dict[str, tuple[int, ...]]) -> dict[str, Tensor]:
+def _read_tensors(file: Path, config: AdapterConfig) -> dict[str, Tensor]:
+    shapes = config.shapes()
     if not file.is_file():
         raise AdapterFormatError(f"{file} is missing")
     try:
@@ -159,14 +185,25 @@ def _read_tensors(file: Path, shapes: dict[str, tuple[int, ...]]) -> dict[str, T
                     raise AdapterFormatError(
                         f"{name}: shape {tuple(part.get_shape())}, expected {expected}"
                     )
-                if part.get_dtype() not in DTYPES:
-                    raise AdapterFormatError(f"{name}: dtype {part.get_dtype()} is not a float")
-            tensors = {name: weights.get_tensor(name).float() for name in shapes}
+                fitting = ("I32",) if name == DRAFT_TOKENS else DTYPES
+                if part.get_dtype() not in fitting:
+                    raise AdapterFormatError(
+                        f"{name}: dtype {part.get_dtype()}, expected {' or '.join(fitting)}"
+                    )
+            tensors = {name: weights.get_tensor(name) for name in shapes}
     except SafetensorError as error:
         raise AdapterFormatError(f"{file.name}: {error}") from error
+    draft_tokens = tensors.pop(DRAFT_TOKENS, None)
     for name, tensor in tensors.items():
-        if not (tensor.abs() <= MAX_VALUE).all():
+        tensors[name] = tensor.float()
+        if not (tensors[name].abs() <= MAX_VALUE).all():
             raise AdapterFormatError(
                 f"{name} has values that are not finite, or beyond {MAX_VALUE:.0f}"
             )
+    if draft_tokens is not None:
+        tensors[DRAFT_TOKENS] = draft_tokens = draft_tokens.long()
+        if (draft_tokens.diff(prepend=-draft_tokens.new_ones(1)) <= 0).any():
+            raise AdapterFormatError(f"{DRAFT_TOKENS} must be token ids in ascending order")
+        if draft_tokens[-1] >= config.vocab_size:
+            raise AdapterFormatError(f"{DRAFT_TOKENS} must be below {config.vocab_size}")
     return tensors

@@ -1,7 +1,8 @@
 """What a forward of more rows costs at the shape of a larger model, with random weights.
 
 Speculation pays where a step of 32 rows costs hardly more than a step of one. Rows of every count
-take turns in every round, for one sequence behind a context.
+take turns in every round, for one sequence behind a context. Ranking a level of drafts takes a
+product with the output projection, of which a draft vocabulary saves a part: the second table.
 
     python -m benchmarks.step_times --dtype bfloat16
 """
@@ -12,7 +13,8 @@ import argparse
 import statistics
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -23,7 +25,9 @@ from benchmarks import report
 from engine.config import EngineConfig
 from engine.engine import Engine
 from engine.model.loader import load_model
-from engine.model.trial import trial_forward
+from engine.model.runner import ModelRunner
+from engine.model.trial import trial_forward, trial_ranking
+from engine.speculation.cost import LEVEL_NODES
 
 
 def random_model(folder: Path, layers: int, hidden: int, vocabulary: int) -> int:
@@ -44,15 +48,48 @@ def random_model(folder: Path, layers: int, hidden: int, vocabulary: int) -> int
     return sum(p.numel() for p in model.parameters())
 
 
-def seconds_of(forward: Callable[[int], None], rows: int) -> float:
-    """Seconds of a forward of `rows` rows."""
-    started = time.perf_counter()
-    forward(rows)
-    return time.perf_counter() - started
+def in_turns(
+    runs: Mapping[int, Callable[[], None]], rounds: int, what: str
+) -> dict[int, list[float]]:
+    """Seconds of every run in every round; all take turns."""
+    seconds: dict[int, list[float]] = {name: [] for name in runs}
+    for run in runs.values():
+        run()
+    for _ in tqdm(range(rounds), desc=what, unit="round"):
+        for name, run in runs.items():
+            started = time.perf_counter()
+            run()
+            seconds[name].append(time.perf_counter() - started)
+    return seconds
 
 
-def main() -> None:
-    """Print a table and one JSON document."""
+def levels(runner: ModelRunner, vocabulary: int, sizes: list[int]) -> dict[int, Callable[[], None]]:
+    """Ranks one level of a draft tree among all tokens, and among the first so many."""
+    parts = {size: torch.arange(size) for size in sizes if size < vocabulary}
+    whole = {vocabulary: trial_ranking(runner)}
+    ranked = whole | {size: trial_ranking(runner, part) for size, part in parts.items()}
+    return {size: partial(rank, LEVEL_NODES) for size, rank in ranked.items()}
+
+
+def compared(seconds: dict[int, list[float]]) -> dict[int, dict[str, float]]:
+    """Medians, and ratios to the first."""
+    first = next(iter(seconds.values()))
+    return {
+        name: {"seconds": statistics.median(times), "ratio": report.ratio(times, first)}
+        for name, times in seconds.items()
+    }
+
+
+def table_of(title: str, what: str, measured: dict[int, dict[str, float]]) -> report.Table:
+    """A line for each."""
+    table = report.Table(title, (what, "ms", f"against {next(iter(measured))}"))
+    for name, step in measured.items():
+        table.add(name, step["seconds"] * 1e3, f"{step['ratio']:.2f}x")
+    return table
+
+
+def parse() -> argparse.Namespace:
+    """The command line."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--layers", type=int, default=24, help="(default: %(default)s)")
     parser.add_argument("--hidden", type=int, default=1024, help="(default: %(default)s)")
@@ -60,45 +97,51 @@ def main() -> None:
     parser.add_argument("--dtype", default="auto", help="auto, float32, bfloat16 or float16")
     parser.add_argument("--device", default="auto", help="auto, cpu or cuda")
     parser.add_argument("--rows", type=int, nargs="+", default=[1, 4, 8, 16, 32, 64])
+    parser.add_argument(
+        "--draft-vocabulary",
+        type=int,
+        nargs="+",
+        default=[32768, 8192, 2048],
+        metavar="N",
+        help="tokens that a level of drafts is ranked among (default: %(default)s)",
+    )
     parser.add_argument("--context", type=int, default=256, help="tokens before the rows")
     parser.add_argument("--rounds", type=int, default=9, help="forwards of every count")
     parser.add_argument("--compile", action="store_true", help="compile the model")
     report.add_arguments(parser)
-    args = parser.parse_args()
+    return parser.parse_args()
+
+
+def main() -> None:
+    """Print two tables and one JSON document."""
+    args = parse()
     with tempfile.TemporaryDirectory() as folder:
         size = random_model(Path(folder), args.layers, args.hidden, args.vocabulary)
-        loaded = load_model(folder, args.device, args.dtype)
+        packed = not args.compile
+        loaded = load_model(folder, args.device, args.dtype, packed=packed)
         config = EngineConfig(model=folder, max_num_seqs=1, compile=args.compile)
-        forward = trial_forward(Engine(config, loaded, {}).runner, args.context)
-    seconds: dict[int, list[float]] = {rows: [] for rows in args.rows}
-    for rows in args.rows:
-        forward(rows)
-    for _ in tqdm(range(args.rounds), unit="round"):
-        for rows in args.rows:
-            seconds[rows].append(seconds_of(forward, rows))
+        runner = Engine(config, loaded, {}).runner
+    forward = trial_forward(runner, args.context)
+    forwards = {rows: partial(forward, rows) for rows in args.rows}
+    steps = compared(in_turns(forwards, args.rounds, "forwards"))
+    ranked = levels(runner, args.vocabulary, args.draft_vocabulary)
+    drafting = compared(in_turns(ranked, args.rounds, "levels"))
     dtype = str(loaded.dtype).removeprefix("torch.")
-    table = report.Table(
-        f"a forward of {size / 1e6:.0f} M parameters in {dtype} on {loaded.device}, "
-        f"{torch.get_num_threads()} threads",
-        ("rows", "ms", f"against {args.rows[0]}"),
-    )
+    where = f"{dtype} on {loaded.device}, {torch.get_num_threads()} threads"
     results = {
         "machine": report.machine(),
         "parameters": size,
         "dtype": dtype,
         "device": str(loaded.device),
         "context": args.context,
-        "steps": {
-            rows: {
-                "seconds": statistics.median(times),
-                "ratio": report.ratio(times, seconds[args.rows[0]]),
-            }
-            for rows, times in seconds.items()
-        },
+        "steps": steps,
+        "levels": drafting,
     }
-    for rows, step in results["steps"].items():
-        table.add(rows, step["seconds"] * 1e3, f"{step['ratio']:.2f}x")
-    report.publish([table], results, args.markdown)
+    tables = [
+        table_of(f"a forward of {size / 1e6:.0f} M parameters in {where}", "rows", steps),
+        table_of(f"a level of {LEVEL_NODES} nodes' drafts", "ranked among", drafting),
+    ]
+    report.publish(tables, results, args.markdown)
 
 
 if __name__ == "__main__":

@@ -21,6 +21,7 @@ from adapters.format import MAX_MASKS, AdapterConfig
 from adapters.profile import HitProfile
 from adapters.successor import Successor
 from engine.errors import AdapterNameTaken, AdapterRefused, NoFreeSlot, UnknownAdapter
+from engine.speculation.bita import DraftHead
 from engine.speculation.planner import Planner
 from engine.speculation.trust import Trust
 from engine.stats import AdapterStats
@@ -73,12 +74,14 @@ class PreparedAdapter:
 
     prompt_kv `[layers, 2, kv_heads, prompts, head_dim]` and mask_embeddings `[masks, hidden]` in
     the model's dtype, they and `successor` on its device.
+    head: of its draft vocabulary.
     """
 
     config: AdapterConfig
     prompt_kv: Tensor
     mask_embeddings: Tensor
     successor: Successor | None
+    head: DraftHead
     planner: Planner
 
 
@@ -96,6 +99,7 @@ class LoadedAdapter:
     slot: int
     profile: HitProfile
     successor: Successor | None
+    head: DraftHead
     planner: Planner
     greedy: Trust = field(default_factory=Trust)
     sampled: Trust = field(default_factory=Trust)
@@ -158,8 +162,8 @@ class AdapterRegistry:
         self._place(slot, prepared.prompt_kv, prepared.mask_embeddings)
         # Only now: where placing fails, the slot stays free.
         self._free.remove(slot)
-        profile, successor = prepared.config.profile, prepared.successor
-        adapter = LoadedAdapter(name, folder, slot, profile, successor, prepared.planner)
+        profile, successor, head = prepared.config.profile, prepared.successor, prepared.head
+        adapter = LoadedAdapter(name, folder, slot, profile, successor, head, prepared.planner)
         self._by_name[name] = adapter
         return adapter
 

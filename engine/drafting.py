@@ -52,7 +52,7 @@ class Drafting:
         """What chooses the trees of an adapter's sequences."""
         hits = adapter.config.profile.rates
         if self.cost is not None:
-            return Adaptive(hits, self.cost)
+            return Adaptive(hits, self.cost.drafting_among(adapter.config.draft_share))
         return Fixed(named(self._config.tree, hits))
 
     def uses(self, request: Request, source: str) -> bool:
@@ -118,7 +118,7 @@ class Drafting:
                     adapter.successor,
                     adapter.profile.temperatures,
                     self._runner.embed,
-                    self._runner.project,
+                    adapter.head,
                 )
             trees = planner.draft(ranker, chains_of, num_decoding)
             for (sequence, *_), tree in zip(parts, trees, strict=True):

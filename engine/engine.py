@@ -107,6 +107,7 @@ class Engine:
             adapter.prompt_kv.to(device, dtype),
             adapter.mask_embeddings.to(device, dtype),
             adapter.successor.to(device) if adapter.successor else None,
+            self.runner.draft_head(adapter.draft_tokens),
             self.drafting.planner(adapter),
         )
 

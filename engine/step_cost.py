@@ -16,6 +16,7 @@ from pathlib import Path
 
 import torch
 
+from adapters.format import MIN_DRAFT_TOKENS
 from engine.config import EngineConfig
 from engine.model.loaded import LoadedModel
 from engine.model.runner import ModelRunner
@@ -56,7 +57,9 @@ def step_cost(
     file = curve_folder() / f"{key}.json"
     curve = _read(file)
     if curve is None:
-        curve = measure(trial_forward(runner, past), trial_ranking(runner), max_rows)
+        few = torch.arange(min(MIN_DRAFT_TOKENS, loaded.facts.vocab_size))
+        levels = trial_ranking(runner), trial_ranking(runner, few)
+        curve = measure(trial_forward(runner, past), *levels, max_rows)
         _write(file, curve)
     return curve
 
@@ -85,7 +88,8 @@ def device_name(device: torch.device) -> str:
 def _read(file: Path) -> StepCostModel | None:
     try:
         curve = json.loads(file.read_text())
-        return StepCostModel(tuple(curve["rows"]), tuple(curve["seconds"]), curve["level"])
+        levels = curve["level"], curve["least_level"]
+        return StepCostModel(tuple(curve["rows"]), tuple(curve["seconds"]), *levels)
     except FileNotFoundError:
         return None
     except (OSError, ValueError, KeyError, TypeError) as error:

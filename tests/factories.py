@@ -73,9 +73,12 @@ def load(model: Any, architecture: str, eos: tuple[int, ...] = ()) -> LoadedMode
 
 
 def random_adapter(
-    model: Any, seed: int = 1, prompts: int = 4, masks: int = 3, rank: int = 6
+    model: Any, seed: int = 1, prompts: int = 4, masks: int = 3, rank: int = 6, drafted: int = 0
 ) -> BitaAdapter:
-    """An adapter nobody tuned: its drafts are noise, which must change no output."""
+    """An adapter nobody tuned: its drafts are noise, which must change no output.
+
+    drafted: size of its draft vocabulary, 0 for all tokens.
+    """
     facts = model_facts(model.config)
     generator = torch.Generator().manual_seed(seed)
     kv_shape = (facts.num_layers, 2, facts.num_kv_heads, prompts, facts.head_dim)
@@ -92,6 +95,7 @@ def random_adapter(
         num_masks=masks,
         profile=HitProfile(rates=rates, counts=[100] * masks),
         successor_rank=rank,
+        num_draft_tokens=drafted,
     )
     shapes = Successor.shapes(width, masks, rank).items()
     head = {name: torch.randn(shape, generator=generator) for name, shape in shapes}
@@ -100,6 +104,7 @@ def random_adapter(
         torch.randn(kv_shape, generator=generator),
         torch.randn(masks, width, generator=generator),
         Successor(**head) if rank else None,
+        torch.randperm(VOCAB, generator=generator)[:drafted].sort().values if drafted else None,
     )
 
 

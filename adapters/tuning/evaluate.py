@@ -38,8 +38,12 @@ def evaluate(
     mask_embeddings: Tensor,
     ranks: int,
     successor: Successor | None = None,
+    draft_tokens: Tensor | None = None,
 ) -> Evaluation:
-    """Draft at every anchor of the samples and compare with what the model wrote."""
+    """Draft at every anchor of the samples and compare with what the model wrote.
+
+    draft_tokens: int64 `[n]`, the only ones that are drafted; None for all.
+    """
     masks = len(mask_embeddings)
     hits = torch.zeros(masks, ranks)
     counts = torch.zeros(masks)
@@ -53,6 +57,8 @@ def evaluate(
             logits, labels = run_groups(
                 target, [sample], [part], prompt_kv, mask_embeddings, contexts, successor
             )
+            if draft_tokens is not None:
+                logits = _among(draft_tokens.to(logits.device), logits)
             top = logits[0].topk(ranks, dim=-1).indices.unflatten(0, (-1, masks)).cpu()
             places = labels[0].unflatten(0, (-1, masks)).cpu()
             right = top == places[..., None]  # IGNORE equals no token id
@@ -75,9 +81,21 @@ def evaluate(
     return Evaluation(profile, emitted / max(1, forwards))
 
 
+def _among(tokens: Tensor, logits: Tensor) -> Tensor:
+    """`logits` with no probability but for `tokens`."""
+    return torch.full_like(logits, float("-inf")).index_copy_(
+        -1, tokens, logits.index_select(-1, tokens)
+    )
+
+
 def _losses(logits: Tensor, labels: Tensor) -> Tensor:
-    """Total cross-entropy in nats at each of `TEMPERATURES`; logits `[places, vocab]`."""
+    """Total cross-entropy in nats at each of `TEMPERATURES`; logits `[places, vocab]`.
+
+    Tokens that cannot be drafted are missed at every temperature, and say nothing.
+    """
     labels = labels.to(logits.device)
+    possible = logits.gather(1, labels[:, None])[:, 0] > float("-inf")
+    logits, labels = logits[possible], labels[possible]
     return torch.stack(
         [functional.cross_entropy(logits / t, labels, reduction="sum").cpu() for t in TEMPERATURES]
     )

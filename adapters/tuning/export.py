@@ -26,6 +26,7 @@ def export(
     prompt_kv: Tensor,
     mask_embeddings: Tensor,
     successor: Successor | None = None,
+    draft_tokens: Tensor | None = None,
 ) -> BitaAdapter:
     """Write the adapter and its card to `folder`, all of it or, where that fails, nothing.
 
@@ -37,6 +38,7 @@ def export(
         num_masks=recipe.num_masks,
         profile=evaluation.profile,
         successor_rank=0 if successor is None else successor.out.shape[0],
+        num_draft_tokens=0 if draft_tokens is None else len(draft_tokens),
         tuning={
             "recipe": asdict(recipe),
             "acceptance_length_comb": evaluation.acceptance_length,
@@ -45,7 +47,7 @@ def export(
     if successor is not None:
         successor = Successor(**{n: t.detach().cpu() for n, t in successor.tensors().items()})
     adapter = BitaAdapter(
-        config, prompt_kv.detach().cpu(), mask_embeddings.detach().cpu(), successor
+        config, prompt_kv.detach().cpu(), mask_embeddings.detach().cpu(), successor, draft_tokens
     )
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)

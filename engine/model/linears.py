@@ -61,6 +61,28 @@ def lay_out(model: nn.Module) -> None:
         _lay_out(module)
 
 
+def selected(head: nn.Module, outputs: Tensor, features: int, dtype: torch.dtype) -> nn.Linear:
+    """Some outputs of a linear layer as a layer of their own, stored as that one is.
+
+    outputs: int64 `[n]`, on the layer's device. Weights may be packed, quantised or wrapped, so
+    that they are found by multiplication: with one, which is exact.
+    """
+    zeros = torch.zeros(PACKED_FOR, features, dtype=dtype, device=outputs.device)
+    bias = head(zeros[:1])[0].index_select(0, outputs)
+    columns = []
+    for first in range(0, features, PACKED_FOR):
+        units = zeros[: features - first].clone()
+        units.diagonal(first).fill_(1.0)
+        columns.append(head(units).index_select(1, outputs) - bias)
+    layer = nn.Linear(features, len(outputs), bias=bool(bias.any()), device="meta")
+    layer.weight = nn.Parameter(torch.cat(columns).t(), requires_grad=False)
+    if layer.bias is not None:
+        layer.bias = nn.Parameter(bias, requires_grad=False)
+    if isinstance(head, PackedLinear):
+        pack(layer)
+    return layer
+
+
 def _lay_out(module: nn.Linear) -> None:
     major = module.weight.detach().t().contiguous().t()
     module.weight = nn.Parameter(major, requires_grad=False)

@@ -6,6 +6,7 @@ import weakref
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,8 @@ from engine.attention.mask_route import MaskedStepCache
 from engine.attention.sdpa import SdpaStep
 from engine.batch import ForwardBatch
 from engine.cache.storage import KVStorage
+from engine.model.linears import selected
+from engine.speculation.bita import DraftHead
 
 
 class Route(StrEnum):
@@ -141,6 +144,16 @@ class ModelRunner:
     def project(self, hidden: Tensor) -> Tensor:
         """Logits of mask rows, float32 `[rows, vocab]`."""
         return project(self.head, self.config, hidden)
+
+    @torch.inference_mode()
+    def draft_head(self, tokens: Tensor | None) -> DraftHead:
+        """What ranks drafts among `tokens`, int64 `[n]`; among all for None."""
+        if tokens is None:
+            return DraftHead(self.project)
+        tokens = tokens.to(self.device)
+        width, dtype = self.mask_embeddings.shape[1], self.mask_embeddings.dtype
+        head = selected(self.head, tokens, width, dtype)
+        return DraftHead(partial(project, head, self.config), tokens)
 
     def score(self, hidden: Tensor) -> Tensor:
         """Logits that are told to a client, as `project`; in products of `fixed_rows`."""

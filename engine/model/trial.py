@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+from torch import Tensor
+
 from engine.batch import ForwardBatch, SegmentPlan
 from engine.model.runner import ModelRunner
 from engine.speculation.bita import Branches, MaskGroup, Parent
@@ -32,13 +34,16 @@ def trial_forward(runner: ModelRunner, past: int) -> Callable[[int], None]:
     return forward
 
 
-def trial_ranking(runner: ModelRunner) -> Callable[[int], None]:
-    """Ranks so many nodes' children as a drafter does, without a successor head."""
-    state = runner.mask_embeddings[:1]
+def trial_ranking(runner: ModelRunner, tokens: Tensor | None = None) -> Callable[[int], None]:
+    """Ranks so many nodes' children as a drafter does, without a successor head.
+
+    tokens: as `ModelRunner.draft_head`'s.
+    """
+    state, head = runner.mask_embeddings[:1], runner.draft_head(tokens)
 
     def rank(nodes: int) -> None:
         group = MaskGroup(state, bonus_token=0)
-        branches = Branches([group], None, [1.0], runner.embed, runner.project)
+        branches = Branches([group], None, [1.0], runner.embed, head)
         branches.rank([Parent(0, 0, 0)] * nodes, WIDTH)
 
     return rank

@@ -22,6 +22,7 @@ from engine.parallel.group import Workers, share_threads
 from engine.parallel.plan import check_shardable, pick_devices
 from engine.parallel.shard import load_shard, shard_of_trial
 from engine.parallel.wire import Op, pack_step
+from engine.speculation.bita import DraftHead
 
 
 class LeadingRunner(ModelRunner):
@@ -69,6 +70,10 @@ class LeadingRunner(ModelRunner):
         hidden = hidden.contiguous()
         distributed.broadcast(hidden, 0)
         return super().project(hidden)
+
+    def draft_head(self, tokens: Tensor | None) -> DraftHead:
+        """Always the whole: a part of it would lie on any of the ranks."""
+        return super().draft_head(None)
 
 
 def load_sharded(config: EngineConfig) -> tuple[LoadedModel, Build]:

@@ -3,7 +3,7 @@
 A group's masks were computed before the bonus token was known; now it is. `Branches` ranks the
 children of tree nodes level by level, for all sequences at once: mask d's hidden state, led along
 the node's own path by the adapter's successor head where it has one, through the frozen output
-projection.
+projection, or its part of the adapter's draft vocabulary.
 """
 
 from __future__ import annotations
@@ -17,6 +17,17 @@ from torch import Tensor
 from adapters.successor import Successor
 
 Layer = Callable[[Tensor], Tensor]
+
+
+@dataclass(frozen=True, slots=True)
+class DraftHead:
+    """project: logits float32 `[rows, n]` of final hidden states `[rows, hidden]`.
+
+    tokens: int64 `[n]`, whose logits they are; None for the whole vocabulary.
+    """
+
+    project: Layer
+    tokens: Tensor | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,10 +69,10 @@ class Branches:
         successor: Successor | None,
         temperatures: Sequence[float],
         embed: Layer,
-        project: Layer,
+        head: DraftHead,
     ) -> None:
         self.successor, self.temperatures = successor, temperatures
-        self.embed, self.project = embed, project
+        self.embed, self.head = embed, head
         self.roots = [group.bonus_token for group in groups]
         self.sizes = [len(group.hidden) for group in groups]
         self.trusts = [group.trust for group in groups]
@@ -92,7 +103,9 @@ class Branches:
                 before = torch.tensor([p.before for p in parents], device=device)
                 self._state = self._state.index_select(0, before)
             hidden, self._state = self.successor.advance(hidden, read, tokens, self._state)
-        logits = self.project(hidden) / self.temperatures[self._depth]
+        logits = self.head.project(hidden) / self.temperatures[self._depth]
         self._depth += 1
         probabilities, tokens = logits.softmax(dim=-1).topk(width, dim=-1)
+        if self.head.tokens is not None:
+            tokens = self.head.tokens[tokens]
         return tokens.tolist(), probabilities.tolist()

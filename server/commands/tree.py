@@ -65,9 +65,10 @@ def run(options: argparse.Namespace) -> int:
     try:
         if options.rows is not None and options.rows < 1:
             raise AdapterError("--rows must be at least 1")
-        hits = BitaAdapter.load(options.adapter).config.profile.rates
+        adapter = BitaAdapter.load(options.adapter).config
+        hits = adapter.profile.rates
         if options.show or options.measure:
-            cost = _cost(options)
+            cost = _cost(options).drafting_among(adapter.draft_share)
             console.print(_cost_table(cost), _plan_table(hits, cost))
         if options.rows is not None:
             console.print(_drawing(hits, options.rows))

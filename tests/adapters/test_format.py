@@ -65,6 +65,40 @@ def test_round_trip(adapter: BitaAdapter, folder: Path) -> None:
     assert sorted(p.name for p in folder.iterdir()) == [CONFIG, WEIGHTS]
 
 
+def test_a_draft_vocabulary_comes_back(adapter: BitaAdapter, tmp_path: Path) -> None:
+    config = replace(adapter.config, num_draft_tokens=36)
+    tokens = torch.arange(4, 40)
+    replace(adapter, config=config, draft_tokens=tokens).save(tmp_path)
+    loaded = BitaAdapter.load(tmp_path, SHAPE)
+    assert loaded.draft_tokens is not None
+    assert torch.equal(loaded.draft_tokens, tokens)
+    assert loaded.config.draft_share == 36 / SHAPE.vocab_size
+    assert adapter.config.draft_share == 1.0
+
+
+@pytest.mark.parametrize(
+    ("tokens", "match"),
+    [
+        ([*range(1, 36), 35], "ascending"),
+        ([1, 0, *range(2, 36)], "ascending"),
+        ([-1, *range(35)], "ascending"),
+        ([*range(35), 48], "below 48"),
+        (list(range(35)), "shape"),
+        ([float(token) for token in range(36)], "dtype F32"),
+    ],
+)
+def test_a_draft_vocabulary_that_is_none_is_refused(
+    adapter: BitaAdapter, tmp_path: Path, tokens: list[float], match: str
+) -> None:
+    config = replace(adapter.config, num_draft_tokens=36)
+    replace(adapter, config=config, draft_tokens=torch.arange(36)).save(tmp_path)
+    wrong = torch.tensor(tokens)
+    wrong = wrong if wrong.is_floating_point() else wrong.int()
+    edit_weights(tmp_path, lambda t: t.update(draft_tokens=wrong))
+    with pytest.raises(AdapterFormatError, match=match):
+        BitaAdapter.load(tmp_path)
+
+
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_half_precision_is_read_as_float32(folder: Path, dtype: torch.dtype) -> None:
     edit_weights(folder, lambda t: t.update({k: v.to(dtype) for k, v in t.items()}))
@@ -112,6 +146,9 @@ def test_a_missing_file_is_named(folder: Path, name: str) -> None:
         (lambda r: r.update(num_prompts=10**9), "num_prompts"),
         (lambda r: r.update(num_prompts="4"), "num_prompts"),
         (lambda r: r.update(num_masks=17), "num_masks"),
+        (lambda r: r.update(num_draft_tokens=31), "num_draft_tokens"),
+        (lambda r: r.update(num_draft_tokens=-40), "num_draft_tokens"),
+        (lambda r: r.update(num_draft_tokens="40"), "num_draft_tokens"),
         (lambda r: r["profile"]["rates"].pop(), "profile"),
         (lambda r: r.update(num_masks=2), "3|depths"),
         (lambda r: r["profile"].update(extra=[]), "extra"),

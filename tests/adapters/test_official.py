@@ -22,6 +22,7 @@ from adapters.successor import Successor
 from adapters.tuning.layout import Sample, mask_groups
 from adapters.tuning.target import TargetModel
 from engine.engine import Engine
+from engine.speculation.bita import DraftHead
 from tests import factories
 from tests.adapters import official
 from tests.adapters.official import HEADS, MASKS, MASKS_NAME, PREFIX_NAME, PROMPTS
@@ -43,7 +44,7 @@ def take(folder: Path, kv_heads: int = HEADS) -> BitaAdapter:
     return import_checkpoint(folder, official.shape(kv_heads), HEADS)
 
 
-def engine_logits(model: Any, adapter: BitaAdapter, monkeypatch: pytest.MonkeyPatch) -> Tensor:
+def engine_logits(model: Any, adapter: BitaAdapter) -> Tensor:
     """What the engine drafts from behind TEXT."""
     engine: Engine = factories.engine(factories.load(model, "Llama"), {"a": adapter})
     drafted: list[Tensor] = []
@@ -53,7 +54,7 @@ def engine_logits(model: Any, adapter: BitaAdapter, monkeypatch: pytest.MonkeyPa
         drafted.append(project(hidden).clone())
         return drafted[-1]
 
-    monkeypatch.setattr(engine.runner, "project", keep)
+    engine.adapters["a"].head = DraftHead(keep)
     factories.run(engine, factories.requests([TEXT], max_tokens=2))
     return torch.cat(drafted[:MASKS])  # a level a call
 
@@ -71,9 +72,7 @@ def tuning_logits(model: Any, adapter: BitaAdapter) -> Tensor:
 
 
 @pytest.mark.parametrize("kv_heads", [HEADS, 2, 1])
-def test_mask_logits_are_those_of_the_official_layout(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kv_heads: int
-) -> None:
+def test_mask_logits_are_those_of_the_official_layout(tmp_path: Path, kv_heads: int) -> None:
     model = official.llama(kv_heads)
     tensors = official.checkpoint(model, kv_heads)
     expected = official.mask_logits(model, tensors, TEXT)
@@ -81,7 +80,7 @@ def test_mask_logits_are_those_of_the_official_layout(
     without = replace(adapter, prompt_kv=torch.zeros_like(adapter.prompt_kv))
     assert not torch.allclose(tuning_logits(model, without), expected, atol=1e-2)
     assert torch.allclose(tuning_logits(model, adapter), expected, atol=1e-4)
-    assert torch.allclose(engine_logits(model, adapter, monkeypatch), expected, atol=1e-4)
+    assert torch.allclose(engine_logits(model, adapter), expected, atol=1e-4)
 
 
 @pytest.mark.parametrize("kv_heads", [2, 1])

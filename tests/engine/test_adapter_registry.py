@@ -18,6 +18,7 @@ from engine.adapter_registry import (
     Room,
 )
 from engine.errors import AdapterNameTaken, AdapterRefused, NoFreeSlot, UnknownAdapter
+from engine.speculation.bita import DraftHead
 from engine.speculation.planner import PLAIN, Fixed
 
 
@@ -41,6 +42,7 @@ def adapter(prompts: int = 4, masks: int = 3) -> PreparedAdapter:
         torch.zeros(1, 2, 1, prompts, 8),
         torch.zeros(masks, 8),
         None,
+        DraftHead(torch.nn.Identity()),
         Fixed(PLAIN),
     )
 

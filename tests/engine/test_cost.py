@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from engine.speculation import cost
 from engine.speculation.cost import REPEATS, ROWS, StepCostModel, measure
 
-LEVEL = 0.25
+LEVEL, LEAST = 0.25, 0.0625
 some = settings(max_examples=50, deadline=None)
 curves = st.lists(st.floats(1e-4, 1.0), min_size=2, max_size=len(ROWS)).map(
     lambda seconds: StepCostModel(ROWS[: len(seconds)], tuple(sorted(seconds)))
@@ -33,10 +33,13 @@ class Machine:
     def rank(self, _: int) -> None:
         self.now += LEVEL
 
+    def rank_few(self, _: int) -> None:
+        self.now += LEAST
+
     def measured(self, monkeypatch: pytest.MonkeyPatch, max_rows: int) -> StepCostModel:
         clock = SimpleNamespace(perf_counter=lambda: self.now)
         monkeypatch.setattr(cost, "time", clock)
-        return measure(self.forward, self.rank, max_rows)
+        return measure(self.forward, self.rank, self.rank_few, max_rows)
 
 
 def machine(*seconds: float) -> Machine:
@@ -79,7 +82,16 @@ def test_a_measured_curve_has_the_seconds_that_forwards_took(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     curve = machine(1.0, 2.0, 3.0, 5.0).measured(monkeypatch, 12)
-    assert curve == StepCostModel((1, 4, 8, 12), (1.0, 2.0, 3.0, 5.0), LEVEL)
+    assert curve == StepCostModel((1, 4, 8, 12), (1.0, 2.0, 3.0, 5.0), LEVEL, LEAST)
+
+
+@pytest.mark.parametrize(("share", "level"), [(1.0, 0.25), (0.5, 0.15625), (0.0, 0.0625)])
+def test_a_level_costs_by_the_part_of_the_vocabulary_it_is_ranked_among(
+    share: float, level: float
+) -> None:
+    curve = StepCostModel((1, 4), (1.0, 2.0), LEVEL, LEAST)
+    assert curve.drafting_among(share).level == level
+    assert curve.drafting_among(share)(4) == 2.0
 
 
 def test_the_first_forward_is_not_counted_and_the_fastest_of_the_others_is(

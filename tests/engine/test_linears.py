@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from engine.model.linears import PackedLinear, lay_out, pack
+from engine.model.linears import PackedLinear, lay_out, pack, selected
 
 needs_mkl = pytest.mark.skipif(
     not torch.backends.mkl.is_available(), reason="this build of torch comes without MKL"
@@ -102,3 +102,44 @@ def test_gradients_flow_through_layers_that_are_laid_out() -> None:
         assert x.grad is not None
         gradients.append(x.grad)
     torch.testing.assert_close(*gradients)
+
+
+OUTPUTS = torch.tensor([0, 3, 4, 39])
+
+
+class Wrapped(nn.Module):
+    """A layer whose weight nobody else can look at."""
+
+    def __init__(self, inner: nn.Linear) -> None:
+        super().__init__()
+        self.answer = inner.forward
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.answer(x)
+
+
+@pytest.mark.parametrize("bias", [False, True])
+@pytest.mark.parametrize("kind", ["usual", "packed", "wrapped", "input-major"])
+@torch.inference_mode()
+def test_some_outputs_of_a_layer_are_a_layer_of_their_own(kind: str, bias: bool) -> None:
+    wide = nn.Linear(200, 40, bias=bias)  # more inputs than are asked about at once
+    x = torch.randn(5, 200)
+    expected = wide(x)[:, OUTPUTS]
+    head: nn.Module = wide
+    if kind == "packed":
+        pack(wide)
+    if kind == "input-major":
+        lay_out(wide)
+    if kind == "wrapped":
+        head = Wrapped(wide)
+    part = selected(head, OUTPUTS, 200, torch.float32)
+    assert (part.in_features, part.out_features) == (200, 4)
+    assert type(part) is type(wide) if kind == "packed" else type(part) is nn.Linear
+    torch.testing.assert_close(part(x), expected)
+
+
+@torch.inference_mode()
+def test_a_selected_weight_is_the_very_same_in_16_bit() -> None:
+    wide = nn.Linear(24, 40, bias=False, dtype=torch.bfloat16)
+    part = selected(wide, OUTPUTS, 24, torch.bfloat16)
+    assert torch.equal(part.weight, wide.weight[OUTPUTS])

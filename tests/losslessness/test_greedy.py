@@ -4,7 +4,9 @@ import dataclasses
 import random
 
 import pytest
+import torch
 
+from engine.request import RequestOutput
 from engine.speculation.planner import Fixed
 from engine.speculation.tree import TreeTopology
 from tests import factories
@@ -125,7 +127,7 @@ def test_requests_with_without_and_of_several_adapters_mix_in_a_batch(llama) -> 
     loaded = factories.load(model, "Llama")
     adapters = {
         "a": factories.random_adapter(model, seed=1),
-        "b": factories.random_adapter(model, seed=2, prompts=7, masks=2),
+        "b": factories.random_adapter(model, seed=2, prompts=7, masks=2, drafted=40),
     }
     engine = factories.engine(loaded, adapters, tree="chain")
     requests = [
@@ -134,6 +136,35 @@ def test_requests_with_without_and_of_several_adapters_mix_in_a_batch(llama) -> 
     ]
     assert factories.run(engine, requests) == expected
     assert engine.stats().rows["mask"] > 0
+
+
+@pytest.mark.parametrize("architecture", ["Llama", "GPT2", "Granite", "Gemma2", "Falcon"])
+def test_a_draft_vocabulary_is_all_that_is_drafted_and_changes_no_token(architecture: str) -> None:
+    model = factories.tiny_model(architecture)
+    prompts = factories.prompts(4, seed=3)
+    expected = {str(i): factories.generate(model, p) for i, p in enumerate(prompts)}
+    whole = factories.random_adapter(model)
+    few = factories.random_adapter(model, drafted=40)
+    engine = factories.engine(factories.load(model, architecture), {"a": few, "whole": whole})
+    head = engine.adapters["a"].head
+    assert head.tokens is not None
+    hidden = torch.randn(3, model.get_input_embeddings().weight.shape[1])
+    everything = engine.adapters["whole"].head.project(hidden)
+    torch.testing.assert_close(head.project(hidden), everything[:, head.tokens])
+    allowed = set(head.tokens.tolist())
+    drafted: set[int] = set()
+    step = engine.step
+
+    def watched() -> list[RequestOutput]:
+        outputs = step()
+        for sequence in engine.scheduler.running:
+            drafted.update(sequence.draft.token_ids[1:] if sequence.draft else ())
+        return outputs
+
+    engine.step = watched  # type: ignore[method-assign]
+    assert factories.run(engine, factories.requests(prompts)) == expected
+    assert drafted
+    assert drafted <= allowed
 
 
 def test_plain_decoding_runs_one_row_a_token(llama) -> None:  # type: ignore[no-untyped-def]

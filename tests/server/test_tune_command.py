@@ -159,6 +159,29 @@ def test_a_stopped_run_goes_on_to_the_same_adapter(
     assert same(out, tuned)
 
 
+def test_another_draft_vocabulary_is_chosen_without_training_again(
+    tuned: Path, model: Path, prompts: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "adapter"
+    shutil.copytree(tuned, out)
+    log = (out / "run" / "log.jsonl").read_text()
+    assert tune(model, prompts, out, "--draft-vocabulary", 40) == 0
+    assert (out / "run" / "log.jsonl").read_text() == log
+    before, after = BitaAdapter.load(tuned), BitaAdapter.load(out)
+    assert before.draft_tokens is None
+    assert after.draft_tokens is not None
+    assert len(after.draft_tokens) == 40
+    assert torch.equal(before.prompt_kv, after.prompt_kv)
+    assert "40 tokens" in (out / "README.md").read_text()
+
+
+def test_a_draft_vocabulary_that_is_too_small_is_refused(
+    model: Path, prompts: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    said = refused(capsys, model, prompts, tmp_path / "adapter", "--draft-vocabulary", 31)
+    assert "--draft-vocabulary must be at least 32" in said
+
+
 @pytest.mark.parametrize(
     ("more", "differs"),
     [

@@ -83,6 +83,14 @@ def _add_recipe(parser: argparse.ArgumentParser) -> None:
         help="rank of the head that follows a draft's path; 0 for none, as in the paper "
         "(default: %(default)s)",
     )
+    add(
+        "--draft-vocabulary",
+        type=int,
+        default=32768,
+        metavar="N",
+        help="draft only the N tokens that the model uses most, which makes drafting cheaper where "
+        "it knows more; may be changed when training is done (default: %(default)s)",
+    )
     add("--learning-rate", type=float, default=3e-2, metavar="R", help="peak (default: 0.03)")
 
 

@@ -21,7 +21,10 @@ def tune(options: argparse.Namespace) -> int:
     Raises AdapterError or EngineError for what stands in the way. What can be known without the
     model is checked before it is loaded.
     """
+    from adapters.errors import AdapterError
+    from adapters.format import MIN_DRAFT_TOKENS
     from adapters.tuning import parallel
+    from adapters.tuning.draft_vocabulary import most_used
     from adapters.tuning.evaluate import evaluate
     from adapters.tuning.export import export
     from adapters.tuning.files import begin
@@ -34,6 +37,8 @@ def tune(options: argparse.Namespace) -> int:
     from server.commands.tune.forecast import Forecast
 
     recipe = recipe_of(options)
+    if options.draft_vocabulary < MIN_DRAFT_TOKENS:
+        raise AdapterError(f"--draft-vocabulary must be at least {MIN_DRAFT_TOKENS}")
     device = pick_device(parallel.join(options.device))
     prompts = data.read(options)
     forecast = Forecast.of(options, recipe, prompts, device)
@@ -59,8 +64,12 @@ def tune(options: argparse.Namespace) -> int:
     if not parallel.leads():
         return 0
     trained = (tuner.prompt_kv, tuner.mask_embeddings)
-    evaluation = evaluate(target, held_out, *trained, recipe.ranks, tuner.successor)
-    adapter = export(options.out, base_shape(loaded), recipe, evaluation, *trained, tuner.successor)
+    drafting = (
+        tuner.successor,
+        most_used(learn, options.draft_vocabulary, loaded.facts.vocab_size),
+    )
+    evaluation = evaluate(target, held_out, *trained, recipe.ranks, *drafting)
+    adapter = export(options.out, base_shape(loaded), recipe, evaluation, *trained, *drafting)
     _show(adapter)
     loaded.model.set_attn_implementation(SERVING)
     return _receipt(loaded, adapter, held_out, options.max_tokens)
