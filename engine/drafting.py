@@ -105,7 +105,9 @@ class Drafting:
                 first = segment.mask_row(masks, node)
                 hidden = output.hidden[first : first + size]
                 trust = self._trust_in(sequence, num_decoding)
-                group = MaskGroup(hidden, acceptance.bonus_token, trust)
+                keys = sequence.keys(range(size))
+                temperature = sequence.request.sampling.temperature
+                group = MaskGroup(hidden, acceptance.bonus_token, keys, temperature, trust)
                 drafting.setdefault(sequence.adapter, []).append((sequence, group, chains))
         for adapter, parts in drafting.items():
             groups, chains_of = [group for _, group, _ in parts], [chains for *_, chains in parts]

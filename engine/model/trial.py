@@ -42,7 +42,7 @@ def trial_ranking(runner: ModelRunner, tokens: Tensor | None = None) -> Callable
     state, head = runner.mask_embeddings[:1], runner.draft_head(tokens)
 
     def rank(nodes: int) -> None:
-        group = MaskGroup(state, bonus_token=0)
+        group = MaskGroup(state, bonus_token=0, keys=[None])
         branches = Branches([group], None, [1.0], runner.embed, head)
         branches.rank([Parent(0, 0, 0)] * nodes, WIDTH)
 

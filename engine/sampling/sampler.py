@@ -2,6 +2,9 @@
 
 Gumbel-max: argmax(logits + noise) is a sample of softmax(logits). Since the noise is a function of
 (seed, position, token), a tree, another batch or a restart choose the same token (up to rounding).
+And it is known before the logits are: a drafter that adds it to its own guesses most often the
+token that will be chosen, and changes nothing of what is (Daliri, Musco and Suresh 2024, arXiv
+2408.07978).
 """
 
 from __future__ import annotations
@@ -29,24 +32,41 @@ def choose(logits: Tensor, keys: Sequence[Key | None]) -> list[int]:
     keys: of the noise by row, position being that of the token that the row chooses; None takes
         the likeliest.
     """
+    return perturbed(logits, keys).argmax(dim=-1).tolist()
+
+
+def perturbed(
+    logits: Tensor,
+    keys: Sequence[Key | None],
+    scales: Sequence[float] = (),
+    tokens: Tensor | None = None,
+) -> Tensor:
+    """Logits, float32 `[rows, n]`, with the noise of those rows that have a key.
+
+    scales: what multiplies the noise, by row; 1 where none are given. tokens: int64 `[n]`, whose
+        logits they are; None for the whole vocabulary.
+    """
     sampled = [row for row, key in enumerate(keys) if key is not None]
-    if sampled:
-        distinct = list(dict.fromkeys(key for key in keys if key is not None))
-        number = {key: i for i, key in enumerate(distinct)}
-        drawn = noise(distinct, logits.shape[-1], logits.device)
-        picked = [number[key] for key in keys if key is not None]
-        logits = logits.index_add(0, _ids(sampled, logits), drawn[_ids(picked, logits)])
-    return logits.argmax(dim=-1).tolist()
+    if not sampled:
+        return logits
+    distinct = list(dict.fromkeys(key for key in keys if key is not None))
+    number = {key: i for i, key in enumerate(distinct)}
+    drawn = noise(distinct, _all(*logits.shape[-1:], logits.device) if tokens is None else tokens)
+    drawn = drawn[_ids([number[key] for key in keys if key is not None], logits)]
+    if scales:
+        drawn *= torch.tensor([scales[row] for row in sampled], device=logits.device)[:, None]
+    return logits.index_add(0, _ids(sampled, logits), drawn)
 
 
-def noise(keys: Sequence[Key], vocab: int, device: torch.device) -> Tensor:
-    """Gumbel noise of every key, float32 `[keys, vocab]`.
+def noise(keys: Sequence[Key], tokens: Tensor) -> Tensor:
+    """Gumbel noise of every key for tokens, int64 `[n]`; float32 `[keys, n]`.
 
     A counter-based generator, so that every number is a few integer operations on the logits' own
     device: drawing 130,000 numbers one after the other takes longer than many a forward.
     """
     starts = [_signed(_mix(_mix(seed & _WORD) + position)) for seed, position in keys]
-    words = _ids(starts, device)[:, None] + _steps(vocab, device)
+    # What SplitMix64 has added to its state when it comes to each token.
+    words = _ids(starts, tokens)[:, None] + (tokens + 1) * _signed(_GAMMA)
     high = torch.empty_like(words)
     for shift, multiplier in zip(_SHIFTS, (*_MULTIPLIERS, 1), strict=True):
         words ^= _shifted(words, shift, high)
@@ -58,9 +78,9 @@ def noise(keys: Sequence[Key], vocab: int, device: torch.device) -> Tensor:
 
 
 @lru_cache(maxsize=8)
-def _steps(vocab: int, device: torch.device) -> Tensor:
-    """What SplitMix64 has added to its state when it comes to each token, int64 `[vocab]`."""
-    return torch.arange(1, vocab + 1, device=device) * _signed(_GAMMA)
+def _all(vocab: int, device: torch.device) -> Tensor:
+    """Every token, int64 `[vocab]`."""
+    return torch.arange(vocab, device=device)
 
 
 def _shifted(words: Tensor, bits: int, out: Tensor) -> Tensor:
@@ -82,6 +102,5 @@ def _signed(word: int) -> int:
     return (word & _WORD) - ((word & (1 << 63)) << 1)
 
 
-def _ids(values: Sequence[int], like: Tensor | torch.device) -> Tensor:
-    device = like if isinstance(like, torch.device) else like.device
-    return torch.tensor(values, dtype=torch.int64, device=device)
+def _ids(values: Sequence[int], like: Tensor) -> Tensor:
+    return torch.tensor(values, dtype=torch.int64, device=like.device)

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from adapters.successor import Successor
+from engine.sampling.sampler import Key, perturbed
 
 Layer = Callable[[Tensor], Tensor]
 
@@ -35,10 +36,14 @@ class MaskGroup:
     """hidden: final hidden states of the masks, `[masks, hidden]`. bonus_token: the next root.
 
     trust: what the request makes of their probabilities (`trust.Trust`).
+    keys: of the noise that will choose the token at each mask's depth, None of greedy requests.
+    temperature: of the request's logits, before that noise.
     """
 
     hidden: Tensor
     bonus_token: int
+    keys: Sequence[Key | None]
+    temperature: float = 0.0
     trust: float = 1.0
 
 
@@ -76,6 +81,8 @@ class Branches:
         self.roots = [group.bonus_token for group in groups]
         self.sizes = [len(group.hidden) for group in groups]
         self.trusts = [group.trust for group in groups]
+        self._keys = [group.keys for group in groups]
+        self._scales = [group.temperature for group in groups]
         self._firsts = [sum(self.sizes[:i]) for i in range(len(groups))]
         self._depth = 0
         self._hidden = torch.cat([group.hidden for group in groups])
@@ -104,6 +111,9 @@ class Branches:
                 self._state = self._state.index_select(0, before)
             hidden, self._state = self.successor.advance(hidden, read, tokens, self._state)
         logits = self.head.project(hidden) / self.temperatures[self._depth]
+        keys = [self._keys[p.group][self._depth] for p in parents]
+        scales = [self._scales[p.group] for p in parents]
+        logits = perturbed(logits, keys, scales, self.head.tokens)
         self._depth += 1
         probabilities, tokens = logits.softmax(dim=-1).topk(width, dim=-1)
         if self.head.tokens is not None:

@@ -150,7 +150,7 @@ def test_serving_ranks_the_true_path_as_tuning_trained_it(rank: int) -> None:
     keep, target.head = target.head, torch.nn.Identity()
     hidden = trained(None)
     target.head = keep
-    group = MaskGroup(hidden, sample.token_ids[anchor])
+    group = MaskGroup(hidden, sample.token_ids[anchor], [None] * masks)
     temperatures = [0.5, 1.0, 2.0]
     head = DraftHead(target.head)
     branches = Branches([group, group], successor, temperatures, target.embedding, head)

@@ -7,17 +7,16 @@ import torch
 
 from engine.request import SamplingParams
 from engine.sampling.processors import process
-from engine.sampling.sampler import choose
+from engine.sampling.sampler import choose, perturbed
 from engine.sampling.sampler import noise as noise_of
 
 # 99.9 % quantiles of chi-square; the seeds are fixed, so a pass stays a pass.
 CHI_SQUARE = {2: 13.82, 3: 16.27, 4: 18.47, 5: 20.52, 7: 24.32}
 DRAWS = 4000
-CPU = torch.device("cpu")
 
 
 def noise(seed, position, vocab):
-    return noise_of([(seed, position)], vocab, CPU)[0]
+    return noise_of([(seed, position)], torch.arange(vocab))[0]
 
 
 def keyed(seed, positions):
@@ -59,6 +58,23 @@ def test_noise_is_gumbel():
     assert values.var().item() == pytest.approx(torch.pi**2 / 6, abs=0.05)
 
 
+def test_noise_of_some_tokens_is_what_they_have_among_all():
+    tokens = torch.tensor([3, 40, 41, 99])
+    assert torch.equal(noise_of([(7, 3)], tokens)[0], noise(7, 3, 100)[tokens])
+
+
+def test_logits_are_perturbed_by_row_and_scale():
+    logits = torch.randn(4, 3)
+    tokens = torch.tensor([5, 60, 7])
+    keys = [(9, 1), None, (9, 1), (9, 2)]
+    result = perturbed(logits, keys, [1.0, 1.0, 0.5, 2.0], tokens)
+    assert torch.equal(result[1], logits[1])
+    for row, position, scale in ((0, 1, 1.0), (2, 1, 0.5), (3, 2, 2.0)):
+        expected = logits[row] + scale * noise(9, position, 100)[tokens]
+        torch.testing.assert_close(result[row], expected)
+    assert perturbed(logits, [None] * 4) is logits
+
+
 def test_noise_of_neighbours_is_unrelated():
     a, b, c = noise(5, 1, 20000), noise(5, 2, 20000), noise(6, 1, 20000)
     correlation = torch.corrcoef(torch.stack([a, b, c]))
@@ -84,7 +100,7 @@ def test_rows_without_a_key_take_the_likeliest_beside_rows_that_sample():
 
 def test_many_keys_at_once_draw_what_each_draws_alone():
     keys = [(7, 3), (7, 4), (8, 3)]
-    together = noise_of(keys, 100, CPU)
+    together = noise_of(keys, torch.arange(100))
     assert torch.equal(together, torch.stack([noise(*key, 100) for key in keys]))
 
 

@@ -55,6 +55,23 @@ def test_a_seed_gives_the_tokens_of_plain_decoding(model, name) -> None:  # type
         )
 
 
+@pytest.mark.parametrize("temperature", [0.4, 1.0, 1.7])
+def test_drafts_know_the_noise_that_will_choose(temperature) -> None:  # type: ignore[no-untyped-def]
+    """All tokens are equally likely, so that noise alone decides, and every draft is right."""
+    model = factories.tiny_model("Llama")
+    model.model.norm.weight.zero_()
+    adapter = factories.random_adapter(model, rank=0)
+    prompts = factories.prompts(3, seed=3)
+    requests = factories.requests(prompts, max_tokens=17, temperature=temperature, seed=5)
+    loaded = factories.load(model, "Llama")
+    plain = factories.run(factories.engine(loaded), requests)
+    assert len({tuple(tokens) for tokens in plain.values()}) == len(prompts)
+    engine = factories.engine(loaded, {"a": adapter}, tree="chain")
+    assert factories.run(engine, requests) == plain
+    # The prompt's forward gives one token, all others four: three drafts and the bonus token.
+    assert engine.stats().speculation.mean_acceptance_length == 4.0
+
+
 def test_the_emitted_law_is_the_models_own(model) -> None:  # type: ignore[no-untyped-def]
     """Chi-square of the first two tokens over many seeds; the second is verified in a tree."""
     loaded = factories.load(model, "Llama")
