@@ -17,11 +17,6 @@ from torch import Tensor
 from adapters.successor import Successor
 from engine.sampling.sampler import Key, perturbed
 
-FLATTER = 0.6
-"""What divides logits against noise of temperature T is 1 + T times this. They are trained and
-calibrated on greedy answers, and so surer than the model itself is: on sampled answers at
-temperature 0.5, 1 and 1.5 the best divisors were 1.5, 1.6 and 1.9."""
-
 Layer = Callable[[Tensor], Tensor]
 
 
@@ -87,7 +82,7 @@ class Branches:
         self.sizes = [len(group.hidden) for group in groups]
         self.trusts = [group.trust for group in groups]
         self._keys = [group.keys for group in groups]
-        self._noises = [group.temperature for group in groups]
+        self._scales = [group.temperature for group in groups]
         self._firsts = [sum(self.sizes[:i]) for i in range(len(groups))]
         self._depth = 0
         self._hidden = torch.cat([group.hidden for group in groups])
@@ -115,12 +110,10 @@ class Branches:
                 before = torch.tensor([p.before for p in parents], device=device)
                 self._state = self._state.index_select(0, before)
             hidden, self._state = self.successor.advance(hidden, read, tokens, self._state)
-        noises = [self._noises[p.group] for p in parents]
-        flatter = [1.0 + FLATTER * noise for noise in noises]
-        divisors = self.temperatures[self._depth] * torch.tensor(flatter, device=device)
+        logits = self.head.project(hidden) / self.temperatures[self._depth]
         keys = [self._keys[p.group][self._depth] for p in parents]
-        logits = self.head.project(hidden) / divisors[:, None]
-        logits = perturbed(logits, keys, noises, self.head.tokens)
+        scales = [self._scales[p.group] for p in parents]
+        logits = perturbed(logits, keys, scales, self.head.tokens)
         self._depth += 1
         probabilities, tokens = logits.softmax(dim=-1).topk(width, dim=-1)
         if self.head.tokens is not None:
