@@ -64,9 +64,9 @@ def noise(keys: Sequence[Key], tokens: Tensor) -> Tensor:
     A counter-based generator, so that every number is a few integer operations on the logits' own
     device: drawing 130,000 numbers one after the other takes longer than many a forward.
     """
-    starts = [_signed(_mix(_mix(seed & _WORD) + position)) for seed, position in keys]
-    # What SplitMix64 has added to its state when it comes to each token.
-    words = _ids(starts, tokens)[:, None] + (tokens + 1) * _signed(_GAMMA)
+    # SplitMix64 adds its increment once more for every token; the state of token 0 has it already.
+    starts = [_signed(_mix(_mix(seed & _WORD) + position) + _GAMMA) for seed, position in keys]
+    words = torch.add(_ids(starts, tokens)[:, None], tokens, alpha=_signed(_GAMMA))
     high = torch.empty_like(words)
     for shift, multiplier in zip(_SHIFTS, (*_MULTIPLIERS, 1), strict=True):
         words ^= _shifted(words, shift, high)

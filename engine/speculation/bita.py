@@ -35,9 +35,9 @@ class DraftHead:
 class MaskGroup:
     """hidden: final hidden states of the masks, `[masks, hidden]`. bonus_token: the next root.
 
-    trust: what the request makes of their probabilities (`trust.Trust`).
     keys: of the noise that will choose the token at each mask's depth, None of greedy requests.
     temperature: of the request's logits, before that noise.
+    trust: what the request makes of their probabilities (`trust.Trust`).
     """
 
     hidden: Tensor
