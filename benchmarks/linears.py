@@ -14,10 +14,41 @@ import torch
 from torch import nn
 
 from benchmarks import report
-from engine.model.linears import lay_out, pack
+from engine.model.linears import MklLinear, OneDnnLinear, PackedLinear, lay_out, pack
 
 SHAPES = ((320, 864), (864, 320), (320, 4096), (2048, 2048), (2048, 8192))
 ROWS = (1, 2, 4, 8, 16, 32, 64, 128)
+
+
+def usual(width: int, out: int, dtype: torch.dtype = torch.float32) -> nn.Linear:
+    """A layer as torch lays it out."""
+    return nn.Linear(width, out, bias=False, dtype=dtype)
+
+
+def input_major(width: int, out: int) -> nn.Linear:
+    """A layer as `lay_out` leaves it."""
+    layer = usual(width, out)
+    lay_out(layer)
+    return layer
+
+
+def packed(
+    kind: type[PackedLinear], width: int, out: int, dtype: torch.dtype = torch.float32
+) -> nn.Linear:
+    """A layer as one of the libraries packs it."""
+    layer = usual(width, out, dtype)
+    pack(layer, kind)
+    return layer
+
+
+LAYERS: dict[str, Callable[[int, int], nn.Linear]] = {
+    "float32": usual,
+    "input-major": input_major,
+    "MKL": partial(packed, MklLinear),
+    "oneDNN": partial(packed, OneDnnLinear),
+    "bfloat16": partial(usual, dtype=torch.bfloat16),
+    "oneDNN, bfloat16": partial(packed, OneDnnLinear, dtype=torch.bfloat16),
+}
 
 
 def microseconds(call: Callable[[], object], repeats: int) -> float:
@@ -38,24 +69,22 @@ def main() -> None:
     args = parser.parse_args()
     table = report.Table(
         f"microseconds, {torch.get_num_threads()} threads",
-        ("in x out", "rows", "float32", "input-major", "packed", "bfloat16", "float32 / packed"),
+        ("in x out", "rows", *LAYERS, "float32 / packed", "bfloat16 / packed"),
     )
     results = []
     with torch.inference_mode():
         for width, out in SHAPES:
-            usual, major, packed = (nn.Linear(width, out, bias=False) for _ in range(3))
-            lay_out(major)
-            pack(packed)
-            half = nn.Linear(width, out, bias=False, dtype=torch.bfloat16)
+            layers = [make(width, out) for make in LAYERS.values()]
             for rows in ROWS:
                 x = torch.randn(rows, width)
-                calls: list[Callable[[], object]] = [
-                    *(partial(layer, x) for layer in (usual, major, packed)),
-                    partial(half, x.bfloat16()),
-                ]
-                times = [microseconds(call, args.repeats) for call in calls]
+                calls = [partial(layer, x.to(layer.weight.dtype)) for layer in layers]
+                times = dict(
+                    zip(LAYERS, (microseconds(c, args.repeats) for c in calls), strict=True)
+                )
                 results.append({"in": width, "out": out, "rows": rows, "microseconds": times})
-                table.add(f"{width} x {out}", rows, *times, times[0] / times[2])
+                best = min(times["MKL"], times["oneDNN"])
+                gains = times["float32"] / best, times["bfloat16"] / times["oneDNN, bfloat16"]
+                table.add(f"{width} x {out}", rows, *times.values(), *gains)
     report.publish([table], results, args.markdown)
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -18,7 +17,8 @@ import rich.table
 import torch
 from rich.console import Console
 
-CPU_INFO = Path("/proc/cpuinfo")
+from engine.model.processor import processor_name
+
 WIDTH = 120
 """Columns of a table that no terminal shows."""
 
@@ -72,7 +72,7 @@ def machine() -> dict[str, Any]:
     """Where and with what a result was measured."""
     return {
         "date": datetime.now(UTC).date().isoformat(),
-        "cpu": _cpu(),
+        "cpu": processor_name(),
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
         **{name: version(name) for name in ("torch", "transformers")},
@@ -82,12 +82,6 @@ def machine() -> dict[str, Any]:
 def ratio(of: Sequence[float], to: Sequence[float]) -> float:
     """Median over rounds of one side's figure over another's in the same round."""
     return statistics.median(a / b for a, b in zip(of, to, strict=True))
-
-
-def _cpu() -> str:
-    lines = CPU_INFO.read_text().splitlines() if CPU_INFO.exists() else []
-    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
-    return next(names, platform.processor())
 
 
 def _text(cell: object) -> str:

@@ -10,7 +10,6 @@ import hashlib
 import json
 import logging
 import os
-import platform
 from dataclasses import asdict
 from pathlib import Path
 
@@ -19,6 +18,7 @@ import torch
 from adapters.format import MIN_DRAFT_TOKENS
 from engine.config import EngineConfig
 from engine.model.loaded import LoadedModel
+from engine.model.processor import processor_name
 from engine.model.runner import ModelRunner
 from engine.model.trial import trial_forward, trial_ranking
 from engine.speculation.cost import StepCostModel, measure
@@ -79,10 +79,7 @@ def device_name(device: torch.device) -> str:
     """The processor by name, and on a CPU how much of it torch uses."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
-    info = Path("/proc/cpuinfo")
-    names = info.read_text().partition("model name")[2] if info.exists() else ""
-    name = names.partition("\n")[0].strip("\t :") or platform.machine()
-    return f"{name}, {torch.get_num_threads()} of {os.cpu_count()} cores"
+    return f"{processor_name()}, {torch.get_num_threads()} of {os.cpu_count()} cores"
 
 
 def _read(file: Path) -> StepCostModel | None:

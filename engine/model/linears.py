@@ -1,7 +1,7 @@
 """How weights of linear layers lie in memory, which decides what a few rows cost on a CPU.
 
-A product of few rows in float32 spends most of its time bringing the weight into the order that its
-kernel reads. Both forms here do that once, at load: `benchmarks/linears.py` has what each is worth.
+A product of few rows spends most of its time bringing the weight into the order that its kernel
+reads. All forms here do that once, at load: `benchmarks/linears.py` has what each is worth.
 """
 
 from __future__ import annotations
@@ -11,19 +11,36 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
+from engine.model.processor import is_x86, processor_name
+
 PACKED_FOR = 128
-"""Rows that MKL is told to pack for. Any number of rows may be multiplied with the result; packed
+"""Rows that weights are packed for. Any number of rows may be multiplied with the result; packed
 for fewer, more than these become slow."""
 
 
 class PackedLinear(nn.Linear):
-    """A linear layer whose weight MKL has packed; of `weight` the shape and the dtype are left.
+    """A linear layer whose weight a library has packed; of `weight` the shape and dtype are left.
 
     No gradient goes through it, and a compiler would make a graph for every number of rows.
     """
 
     # Packed weight, shape, bias: at hand, since a module looks for parameters long.
     operands: tuple[Tensor, Tensor, Tensor | None]
+
+    @staticmethod
+    def order(weight: Tensor) -> Tensor:
+        """A weight `[out_features, in_features]` in the order that the library's kernel reads."""
+        raise NotImplementedError
+
+
+class MklLinear(PackedLinear):
+    """float32, packed by MKL."""
+
+    @staticmethod
+    def order(weight: Tensor) -> Tensor:
+        """As `PackedLinear.order`."""
+        packed: Tensor = torch.ops.mkl._mkl_reorder_linear_weight(weight, PACKED_FOR)
+        return packed
 
     def forward(self, input: Tensor) -> Tensor:
         """input: float32 `[..., in_features]` -> `[..., out_features]`."""
@@ -33,27 +50,63 @@ class PackedLinear(nn.Linear):
         return output
 
 
-def pack(model: nn.Module) -> None:
-    """Pack every linear layer for MKL, or lay it out input-major where torch was built without."""
-    if not (torch.backends.mkl.is_available() and torch.backends.mkldnn.is_available()):
-        lay_out(model)
-        return
+class OneDnnLinear(PackedLinear):
+    """float32 or bfloat16, packed by oneDNN."""
+
+    @staticmethod
+    def order(weight: Tensor) -> Tensor:
+        """As `PackedLinear.order`."""
+        packed: Tensor = torch.ops.mkldnn._reorder_linear_weight(weight, PACKED_FOR)
+        return packed
+
+    def forward(self, input: Tensor) -> Tensor:
+        """input: of the weight's dtype, `[..., in_features]` -> `[..., out_features]`."""
+        packed, _, bias = self.operands
+        output: Tensor = torch.ops.mkldnn._linear_pointwise.default(
+            input, packed, bias, "none", [], None
+        )
+        return output
+
+
+def packing(dtype: torch.dtype) -> type[PackedLinear] | None:
+    """The library that multiplies few rows of this dtype fastest here; None for torch's own way.
+
+    MKL is at its best on its maker's processors: on an AMD one, oneDNN takes a quarter of its time
+    (`benchmarks/linears.py`). Elsewhere than on x86 neither was measured.
+    """
+    if not is_x86() or not torch.backends.mkldnn.is_available():
+        return None
+    if dtype is torch.bfloat16:
+        return OneDnnLinear if torch.ops.mkldnn._is_mkldnn_bf16_supported() else None
+    if dtype is not torch.float32:
+        return None
+    mkl = torch.backends.mkl.is_available() and "Intel" in processor_name()
+    return MklLinear if mkl else OneDnnLinear
+
+
+def pack(model: nn.Module, kind: type[PackedLinear] | None = None) -> None:
+    """Pack every linear layer, or lay it out input-major where it cannot be.
+
+    kind: by which library; the fastest here by itself.
+    """
     for module in _linears(model):
-        if "forward" in vars(module):  # wrapped by someone, with what it was inside
+        packed_kind = kind or packing(module.weight.dtype)
+        # One that somebody has wrapped keeps what it was inside.
+        if packed_kind is None or "forward" in vars(module):
             _lay_out(module)
             continue
         weight = module.weight.detach()
-        packed = torch.ops.mkl._mkl_reorder_linear_weight(weight.contiguous(), PACKED_FOR)
+        packed = packed_kind.order(weight.contiguous())
         # Whatever multiplied with it would be no number, which no test passes over.
-        shape = torch.full((), torch.nan).expand(weight.shape)
+        shape = torch.full((), torch.nan, dtype=weight.dtype).expand(weight.shape)
         module.weight = nn.Parameter(shape, requires_grad=False)
         # In place: its hooks stay.
-        module.__class__ = PackedLinear
+        module.__class__ = packed_kind
         cast(PackedLinear, module).operands = packed, shape, module.bias
 
 
 def lay_out(model: nn.Module) -> None:
-    """Store the weight of every linear layer input-major; shapes and values stay.
+    """Store the weight of every float32 linear layer input-major; shapes and values stay.
 
     A head tied to the embedding gets a copy of its own: looking rows up wants them contiguous.
     """
@@ -79,18 +132,17 @@ def selected(head: nn.Module, outputs: Tensor, features: int, dtype: torch.dtype
     if layer.bias is not None:
         layer.bias = nn.Parameter(bias, requires_grad=False)
     if isinstance(head, PackedLinear):
-        pack(layer)
+        pack(layer, type(head))
     return layer
 
 
 def _lay_out(module: nn.Linear) -> None:
+    if module.weight.dtype is not torch.float32:  # in other dtypes it is read as it usually lies
+        return
     major = module.weight.detach().t().contiguous().t()
     module.weight = nn.Parameter(major, requires_grad=False)
 
 
 def _linears(model: nn.Module) -> list[nn.Linear]:
-    """Linear layers in float32. Quantisers' layers, subclasses with weights of their own, are not
-    touched.
-    """
-    linears = [module for module in model.modules() if type(module) is nn.Linear]
-    return [linear for linear in linears if linear.weight.dtype is torch.float32]
+    """Quantisers' layers, subclasses with weights of their own, are not touched."""
+    return [module for module in model.modules() if type(module) is nn.Linear]

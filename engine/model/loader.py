@@ -45,7 +45,7 @@ def load_model(
     model = read_weights(folder, precision, NAME if route is Route.INTERFACE else "eager")
     if getattr(model, "hf_quantizer", None) is None:  # a quantiser puts weights where they belong
         model.to(where)
-    if where.type == "cpu" and precision is torch.float32:
+    if where.type == "cpu":
         (pack if packed else lay_out)(model)
     return LoadedModel(
         model=model,

@@ -39,7 +39,7 @@ def load_shard(config: EngineConfig, rank: int, device: torch.device) -> LoadedM
     text = whole.get_text_config()
     model = read_weights(folder, precision, NAME, distributed_config=_shared(ranks))
     _plain(model)
-    if device.type == "cpu" and precision is torch.float32:
+    if device.type == "cpu":
         lay_out(model)
     return LoadedModel(
         model=model,

@@ -6,50 +6,88 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from engine.model.linears import PackedLinear, lay_out, pack, selected
-
-needs_mkl = pytest.mark.skipif(
-    not torch.backends.mkl.is_available(), reason="this build of torch comes without MKL"
+from engine.model import linears
+from engine.model.linears import (
+    MklLinear,
+    OneDnnLinear,
+    PackedLinear,
+    lay_out,
+    pack,
+    packing,
+    selected,
 )
+from engine.model.processor import is_x86
+
+KINDS = [
+    pytest.param(
+        MklLinear,
+        torch.float32,
+        id="mkl",
+        marks=pytest.mark.skipif(
+            not torch.backends.mkl.is_available(), reason="this build of torch comes without MKL"
+        ),
+    ),
+    *(
+        pytest.param(
+            OneDnnLinear,
+            dtype,
+            id=name,
+            marks=pytest.mark.skipif(
+                not (is_x86() and torch.backends.mkldnn.is_available()),
+                reason="no oneDNN for x86 here",
+            ),
+        )
+        for name, dtype in (("onednn", torch.float32), ("onednn-bf16", torch.bfloat16))
+    ),
+]
 
 
 def model(bias: bool = False, dtype: torch.dtype = torch.float32) -> nn.Sequential:
     torch.manual_seed(0)
-    return nn.Sequential(nn.Linear(24, 40, bias=bias, dtype=dtype), nn.Linear(40, 8, dtype=dtype))
+    first = nn.Linear(24, 40, bias=bias, dtype=dtype)
+    return nn.Sequential(first, nn.Linear(40, 8, dtype=dtype)).requires_grad_(False)
 
 
-@needs_mkl
+@pytest.mark.parametrize(("kind", "dtype"), KINDS)
 @pytest.mark.parametrize("bias", [False, True])
 @pytest.mark.parametrize("shape", [(1, 24), (1, 1, 24), (7, 24), (2, 3, 24), (300, 24), (0, 24)])
 @torch.inference_mode()
-def test_packed_layers_give_what_the_usual_ones_give(shape: tuple[int, ...], bias: bool) -> None:
-    usual, packed = model(bias), model(bias)
-    pack(packed)
-    assert [type(layer) for layer in packed] == [PackedLinear, PackedLinear]
-    x = torch.randn(shape)
+def test_packed_layers_give_what_the_usual_ones_give(
+    shape: tuple[int, ...],
+    bias: bool,
+    kind: type[PackedLinear],
+    dtype: torch.dtype,
+) -> None:
+    usual, packed = model(bias, dtype), model(bias, dtype)
+    pack(packed, kind)
+    assert [type(layer) for layer in packed] == [kind, kind]
+    x = torch.randn(shape, dtype=dtype)
     torch.testing.assert_close(packed(x), usual(x))
 
 
-@needs_mkl
+@pytest.mark.parametrize(("kind", "dtype"), KINDS)
 @torch.inference_mode()
-def test_rows_that_lie_apart_are_multiplied_alike() -> None:
-    usual, packed = model(), model()
-    pack(packed)
-    x = torch.randn(24, 5).t()
+def test_rows_that_lie_apart_are_multiplied_alike(
+    kind: type[PackedLinear], dtype: torch.dtype
+) -> None:
+    usual, packed = model(dtype=dtype), model(dtype=dtype)
+    pack(packed, kind)
+    x = torch.randn(24, 5, dtype=dtype).t()
     torch.testing.assert_close(packed(x), usual(x))
 
 
-@needs_mkl
-def test_what_is_left_of_a_packed_weight_has_its_shape_and_poisons_whoever_multiplies_it() -> None:
-    packed = model()
-    pack(packed)
+@pytest.mark.parametrize(("kind", "dtype"), KINDS)
+def test_what_is_left_of_a_packed_weight_has_its_shape_and_poisons_whoever_multiplies_it(
+    kind: type[PackedLinear], dtype: torch.dtype
+) -> None:
+    packed = model(dtype=dtype)
+    pack(packed, kind)
     weight = packed[0].weight
-    assert (weight.shape, weight.dtype) == ((40, 24), torch.float32)
+    assert (weight.shape, weight.dtype) == ((40, 24), dtype)
     assert weight.isnan().all()
     assert weight.untyped_storage().nbytes() == weight.itemsize
 
 
-@needs_mkl
 @torch.inference_mode()
 def test_forward_hooks_stay() -> None:
     packed = model()
@@ -71,12 +109,26 @@ def test_a_layer_whose_forward_somebody_has_wrapped_keeps_its_weight() -> None:
     torch.testing.assert_close(wrapped(x), expected)
 
 
+@pytest.mark.parametrize(
+    ("processor", "kind"),
+    [("Intel(R) Xeon(R) CPU", MklLinear), ("AMD EPYC", OneDnnLinear), ("", OneDnnLinear)],
+)
+@pytest.mark.skipif(not torch.backends.mkl.is_available(), reason="no MKL in this build of torch")
+def test_mkl_packs_float32_on_its_makers_processors(
+    processor: str, kind: type[PackedLinear], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(linears, "is_x86", lambda: True)
+    monkeypatch.setattr(linears, "processor_name", lambda: processor)
+    assert packing(torch.float32) is kind
+    assert packing(torch.bfloat16) is not MklLinear
+
+
 class Quantised(nn.Linear):
     """Stands for a layer whose weight is not what it seems."""
 
 
 def test_other_numbers_and_other_kinds_of_layers_are_left_alone() -> None:
-    half, own = model(dtype=torch.bfloat16), nn.Sequential(Quantised(4, 4))
+    half, own = model(dtype=torch.float16), nn.Sequential(Quantised(4, 4))
     for layers in (half, own):
         kinds, weights = [type(layer) for layer in layers], [layer.weight for layer in layers]
         pack(layers)
@@ -84,8 +136,10 @@ def test_other_numbers_and_other_kinds_of_layers_are_left_alone() -> None:
         assert all(layer.weight is w for layer, w in zip(layers, weights, strict=True))
 
 
-def test_without_mkl_weights_are_laid_out_input_major(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torch.backends.mkl, "is_available", lambda: False)
+def test_without_either_library_weights_are_laid_out_input_major(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: False)
     layers = model()
     pack(layers)
     assert type(layers[0]) is nn.Linear
@@ -134,7 +188,7 @@ def test_some_outputs_of_a_layer_are_a_layer_of_their_own(kind: str, bias: bool)
         head = Wrapped(wide)
     part = selected(head, OUTPUTS, 200, torch.float32)
     assert (part.in_features, part.out_features) == (200, 4)
-    assert type(part) is type(wide) if kind == "packed" else type(part) is nn.Linear
+    assert type(part) is (type(wide) if kind == "packed" else nn.Linear)
     torch.testing.assert_close(part(x), expected)
 
 

@@ -104,7 +104,7 @@ def test_what_cannot_fit_is_said_before_the_model_is_loaded(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.setattr("engine.model.memory.free_memory", lambda _: 1 << 20)
+    monkeypatch.setattr("engine.model.memory.free_memory", lambda _: 1 << 19)
     monkeypatch.setattr(forecast.Forecast, "show_time", None)
     assert tune(model, prompts, tmp_path / "new", "--estimate") == 1
     assert "may not fit" in capsys.readouterr().out
