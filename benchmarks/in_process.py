@@ -2,16 +2,26 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import torch
+from tokenizers import Tokenizer
 from transformers import AutoModelForCausalLM, DynamicCache
 
-from benchmarks.sessions import Call
+from benchmarks.sessions import Call, Session
 from engine.engine import Engine
 from engine.model.loaded import LoadedModel
 from engine.request import Request, SamplingParams
+
+
+class Side(Protocol):
+    """Something that answers."""
+
+    def play(self, sessions: Sequence[Session], streams: int, tokenizer: Tokenizer) -> int:
+        """Play all sessions, `streams` at once; how many tokens were answered."""
+        ...
 
 
 class Ours:
@@ -24,16 +34,48 @@ class Ours:
         """Token ids of the answers."""
         tokens: list[list[int]] = [[] for _ in calls]
         for i, call in enumerate(calls):
-            params = SamplingParams(
-                temperature=self.temperature,
-                max_tokens=call.max_tokens,
-                ignore_eos=call.ignore_eos,
-            )
-            self.engine.add(Request(str(i), call.token_ids, params, speculation=self.speculation))
+            self._add(str(i), call)
         while self.engine.has_work:
             for output in self.engine.step():
                 tokens[int(output.request_id)] += output.token_ids
         return tokens
+
+    def play(self, sessions: Sequence[Session], streams: int, tokenizer: Tokenizer) -> int:
+        """As `Side.play`. Who is answered goes on at once, and nobody waits for anybody."""
+        waiting = iter(sessions)
+        running: dict[str, tuple[Session, list[int]]] = {}
+        calls = itertools.count()
+
+        def ask(session: Session | None) -> None:
+            """Its next call, or the first one of the next session that has any."""
+            while session is not None:
+                call = session.advance()
+                if call is not None:
+                    name = str(next(calls))
+                    self._add(name, call)
+                    running[name] = session, []
+                    return
+                session = next(waiting, None)
+
+        for session in itertools.islice(waiting, streams):
+            ask(session)
+        tokens = 0
+        while running:
+            for output in self.engine.step():
+                session, ids = running[output.request_id]
+                ids += output.token_ids
+                if output.finish_reason is not None:
+                    del running[output.request_id]
+                    tokens += len(ids)
+                    session.answer(tokenizer.decode(ids))
+                    ask(session)
+        return tokens
+
+    def _add(self, name: str, call: Call) -> None:
+        params = SamplingParams(
+            temperature=self.temperature, max_tokens=call.max_tokens, ignore_eos=call.ignore_eos
+        )
+        self.engine.add(Request(name, call.token_ids, params, speculation=self.speculation))
 
 
 class Generate:
@@ -71,6 +113,24 @@ class Generate:
         output = self._generate(ids, mask, calls[0], past_key_values=self.cache)[0].tolist()
         self.cached = output[: self.cache.get_seq_length()]
         return [output[len(prompt) :]]
+
+    def play(self, sessions: Sequence[Session], streams: int, tokenizer: Tokenizer) -> int:
+        """As `Side.play`. A batch waits for its longest answer."""
+        waiting = list(reversed(sessions))
+        running: list[Session] = []
+        tokens = 0
+        while waiting or running:
+            while waiting and len(running) < streams:
+                running.append(waiting.pop())
+            asked = [(s, call) for s in running if (call := s.advance()) is not None]
+            running = [session for session, _ in asked]
+            if not asked:
+                continue
+            answers = self([call for _, call in asked])
+            for session, ids in zip(running, answers, strict=True):
+                session.answer(tokenizer.decode(ids))
+                tokens += len(ids)
+        return tokens
 
     def _batch(self, calls: Sequence[Call]) -> list[list[int]]:
         prompts = [call.token_ids for call in calls]

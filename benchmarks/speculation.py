@@ -1,9 +1,10 @@
 """How much faster BiTA answers: with it, without it, and transformers' own `generate`.
 
 All play the same sessions in every round, in turns and in one process. Ours keep a conversation's
-KV between turns by the prefix cache; `generate` keeps its cache between turns at one stream, and
-batches with left padding above; with `prompt_lookup_num_tokens` it knows one stream only. Times are
-whole: prompts, drafting, verification and host work included.
+KV between turns by the prefix cache, and whoever is answered asks on at once. `generate` keeps its
+cache between turns at one stream, and batches with left padding above, a batch after the other;
+with `prompt_lookup_num_tokens` it knows one stream only. Times are whole: prompts, drafting,
+verification and host work included.
 
     python -m benchmarks.speculation --model models/bita-concierge --dtype bfloat16
 """
@@ -13,18 +14,18 @@ from __future__ import annotations
 import argparse
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from copy import deepcopy
 from dataclasses import replace
-from typing import Any, TypeAlias
+from typing import Any
 
 import torch
 from tokenizers import Tokenizer
 from tqdm import tqdm
 
 from benchmarks import loading, report, workloads
-from benchmarks.in_process import Generate, Ours
-from benchmarks.sessions import Call, Session, Workload
+from benchmarks.in_process import Generate, Ours, Side
+from benchmarks.sessions import Workload
 from engine.config import EngineConfig
 from engine.engine import Engine
 from engine.stats import SpecDecodingStats
@@ -33,29 +34,9 @@ WARM_UP = 10_000_000
 LOOKUP = 10
 """Tokens that prompt lookup drafts: transformers' own example."""
 
-Answer: TypeAlias = Callable[[Sequence[Call]], list[list[int]]]
-
-
-def play(sessions: Sequence[Session], streams: int, answer: Answer, tokenizer: Tokenizer) -> int:
-    """Play all sessions, `streams` at once and in step; how many tokens were answered."""
-    waiting = list(reversed(sessions))
-    running: list[Session] = []
-    tokens = 0
-    while waiting or running:
-        while waiting and len(running) < streams:
-            running.append(waiting.pop())
-        asked = [(s, call) for s in running if (call := s.advance()) is not None]
-        running = [session for session, _ in asked]
-        if not asked:
-            continue
-        for session, ids in zip(running, answer([call for _, call in asked]), strict=True):
-            session.answer(tokenizer.decode(ids))
-            tokens += len(ids)
-    return tokens
-
 
 def measure(
-    sides: dict[str, Answer],
+    sides: dict[str, Side],
     workload: Workload,
     tokenizer: Tokenizer,
     streams: int,
@@ -68,10 +49,10 @@ def measure(
     speeds: dict[str, list[float]] = {name: [] for name in sides}
     bar = tqdm(total=len(rounds) * len(sides), desc=f"{streams} streams", unit="run")
     for numbers in rounds:
-        for name, answer in sides.items():
+        for name, side in sides.items():
             sessions = [workload.session(number) for number in numbers]
             started = time.perf_counter()
-            tokens = play(sessions, streams, answer, tokenizer)
+            tokens = side.play(sessions, streams, tokenizer)
             speeds[name].append(tokens / (time.perf_counter() - started))
             bar.update()
     bar.close()
@@ -131,9 +112,9 @@ def engines(args: argparse.Namespace) -> tuple[Engine, Engine]:
     return drafting, Engine(replace(config, compile=False), loaded, {})  # compiled by now
 
 
-def sides_of(args: argparse.Namespace, drafting: Engine, plain: Engine) -> dict[str, Answer]:
+def sides_of(args: argparse.Namespace, drafting: Engine, plain: Engine) -> dict[str, Side]:
     """All that take turns, by name."""
-    sides: dict[str, Answer] = {
+    sides: dict[str, Side] = {
         "bita": Ours(drafting, True, args.temperature),
         "plain": Ours(plain, False, args.temperature),
     }
@@ -193,9 +174,9 @@ def main() -> None:
     for streams in args.streams:
         count = max(args.sessions, streams)
         here = {n: side for n, side in sides.items() if n != "lookup" or streams == 1}
-        for answer in here.values():  # first calls allocate and tune kernels
+        for side in here.values():  # first calls allocate and tune kernels
             numbers = range(WARM_UP + first, WARM_UP + first + streams)
-            play([workload.session(n) for n in numbers], streams, answer, tokenizer)
+            side.play([workload.session(n) for n in numbers], streams, tokenizer)
         before = deepcopy(drafting.stats().speculation)
         rounds = [range(first + i * count, first + (i + 1) * count) for i in range(args.rounds)]
         first = rounds[-1].stop

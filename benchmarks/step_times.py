@@ -121,8 +121,8 @@ def main() -> None:
         loaded = load_model(folder, args.device, args.dtype, packed=packed)
         config = EngineConfig(model=folder, max_num_seqs=1, compile=args.compile)
         runner = Engine(config, loaded, {}).runner
-    forward = trial_forward(runner, args.context)
-    forwards = {rows: partial(forward, rows) for rows in args.rows}
+    forward = trial_forward(runner)
+    forwards = {rows: partial(forward, [rows], args.context) for rows in args.rows}
     steps = compared(in_turns(forwards, args.rounds, "forwards"))
     ranked = levels(runner, args.vocabulary, args.draft_vocabulary)
     drafting = compared(in_turns(ranked, args.rounds, "levels"))

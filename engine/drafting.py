@@ -18,10 +18,10 @@ from engine.scheduler import Scheduled
 from engine.sequence import Sequence
 from engine.speculation import ngram, prediction
 from engine.speculation.bita import Branches, MaskGroup
-from engine.speculation.cost import StepCostModel
+from engine.speculation.cost import Load, StepCostModel
 from engine.speculation.drafter import Chain, Drafter
 from engine.speculation.growth import Ranker, Unranked
-from engine.speculation.payoff import Payoff
+from engine.speculation.payoff import Payoff, Step
 from engine.speculation.planner import PLAIN, Adaptive, Fixed, Planner, named
 from engine.speculation.sources import GRAMMAR, NGRAM, PREDICTION
 from engine.speculation.tree import TreeTopology
@@ -78,7 +78,11 @@ class Drafting:
         """The tree of a sequence that nothing is drafted for, when so many decode."""
         if sequence.adapter is None:
             return PLAIN
-        return sequence.adapter.planner.first(num_decoding, self._trust_in(sequence, num_decoding))
+        trust = self._trust_in(sequence, num_decoding)
+        if not trust:
+            return PLAIN
+        load = Load(num_decoding, sequence.num_computed_tokens)
+        return sequence.adapter.planner.first(load, trust)
 
     @torch.inference_mode()
     def draft(
@@ -90,7 +94,7 @@ class Drafting:
     ) -> None:
         """The next step's trees, from each last accepted node's mask group and from chains."""
         drafting: dict[LoadedAdapter | None, list[_Parts]] = {}
-        num_decoding = _num_decoding(scheduled)
+        load = _load(scheduled)
         for item, segment, acceptance in zip(scheduled, batch.segments, accepted, strict=True):
             sequence = item.sequence
             if acceptance is None or item.tree is None or sequence.finish_reason is not None:
@@ -104,7 +108,7 @@ class Drafting:
             if size or chains:
                 first = segment.mask_row(masks, node)
                 hidden = output.hidden[first : first + size]
-                trust = self._trust_in(sequence, num_decoding)
+                trust = self._trust_in(sequence, load.sequences)
                 keys = sequence.keys(range(size))
                 temperature = sequence.request.sampling.temperature
                 group = MaskGroup(hidden, acceptance.bonus_token, keys, temperature, trust)
@@ -122,7 +126,7 @@ class Drafting:
                     self._runner.embed,
                     adapter.head,
                 )
-            trees = planner.draft(ranker, chains_of, num_decoding)
+            trees = planner.draft(ranker, chains_of, load)
             for (sequence, *_), tree in zip(parts, trees, strict=True):
                 constraint = sequence.constraint
                 with sequence.blamed():
@@ -134,35 +138,39 @@ class Drafting:
         outputs: list[RequestOutput],
         rows: dict[RowKind, int],
         seconds: float,
-        drafting: float,
     ) -> None:
         """Compare a step with what it would have taken without its drafts and masks.
 
         For as many tokens, plain decoding needs further steps: of the roots alone, since what else
         the step computed, it would compute once.
         """
-        sequences = _num_decoding(scheduled)
-        if not sequences:
+        load = _load(scheduled)
+        if not load.sequences:
             return
+        # Rows of prompts attend too, each to what lies before it.
+        columns = sum(item.num_rows * item.sequence.num_computed_tokens for item in scheduled)
+        load = Load(load.sequences, columns // sum(rows.values()))
         drafts = rows[RowKind.NODE] + rows[RowKind.MASK]
-        rests = self.cost is not None and not self._payoff.pays(sequences)
+        rests = self.cost is not None and not self._payoff.pays(load.sequences)
         self._stats.steps["drafted" if drafts else "rested" if rests else "plain"] += 1
         if self.cost is None:
             return
         num_rows = sum(rows.values())
-        per_cost = (seconds - drafting) / self.cost(num_rows)
-        plain = per_cost * self.cost(num_rows - drafts)
         tokens = sum(len(output.token_ids) for output in outputs)
-        further = (tokens / sequences - 1) * per_cost * self.cost(sequences)
+        plain = self.cost(num_rows - drafts, load)
+        plain += (tokens / load.sequences - 1) * self.cost(load.sequences, load)
+        cost = self.cost(num_rows, load)
+        self._payoff.observe(Step(load.sequences, drafts, seconds, cost, plain))
         self._stats.seconds += seconds
-        self._stats.plain_seconds += plain + further
-        self._payoff.observe(sequences, drafts, tokens, seconds, plain)
+        scale = self._payoff.scale(load.sequences)
+        self._stats.plain_seconds += plain * scale if drafts else seconds
 
     def _trust_in(self, sequence: Sequence, num_decoding: int) -> float:
         """In what the sequence's masks say; none where listening to masks does not pay."""
         return sequence.trust() if self._payoff.pays(num_decoding) else 0.0
 
 
-def _num_decoding(scheduled: list[Scheduled]) -> int:
-    """Sequences that a step chooses a token for."""
-    return sum(item.tree is not None for item in scheduled)
+def _load(scheduled: list[Scheduled]) -> Load:
+    """The sequences that a step chooses a token for."""
+    contexts = [item.sequence.num_computed_tokens for item in scheduled if item.tree is not None]
+    return Load(len(contexts), sum(contexts) // max(1, len(contexts)))

@@ -188,9 +188,8 @@ class Engine:
                 self.abort(item.sequence.request.request_id)
         clock.ended("emit")
         self.drafting.draft(scheduled, batch, output, accepted)
-        drafting = clock.ended("draft")
-        rows = self._count(batch)
-        self.drafting.weigh(scheduled, outputs, rows, clock.total, drafting)
+        clock.ended("draft")
+        self.drafting.weigh(scheduled, outputs, self._count(batch), clock.total)
         return outputs
 
     def stats(self) -> EngineStats:

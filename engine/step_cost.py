@@ -23,8 +23,8 @@ from engine.model.runner import ModelRunner
 from engine.model.trial import trial_forward, trial_ranking
 from engine.speculation.cost import StepCostModel, measure
 
-CONTEXT = 256
-"""Committed tokens of the sequence that is timed."""
+CONTEXTS = 256, 1024
+"""Committed tokens of the sequence that is timed, and more of them, where there is room."""
 
 log = logging.getLogger("bita.engine")
 
@@ -36,8 +36,8 @@ def step_cost(
 
     max_positions: tokens a sequence may have, the rows that are timed included.
     """
-    past = min(CONTEXT, max_positions // 2)
-    max_rows = min(config.max_num_batched_tokens, max_positions - past)
+    near, far = (min(context, max_positions // 2) for context in CONTEXTS)
+    max_rows = min(config.max_num_batched_tokens, max_positions - far)
     facts = {
         "model": json.loads(loaded.model.config.to_json_string(use_diff=False)),
         # Packed or quantised ones take other times.
@@ -52,6 +52,8 @@ def step_cost(
         "ranks": loaded.ranks,
         "deterministic": config.deterministic,
         "max_rows": max_rows,
+        "max_sequences": config.max_num_seqs,
+        "contexts": (near, far),
     }
     key = hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode()).hexdigest()[:16]
     file = curve_folder() / f"{key}.json"
@@ -59,7 +61,8 @@ def step_cost(
     if curve is None:
         few = torch.arange(min(MIN_DRAFT_TOKENS, loaded.facts.vocab_size))
         levels = trial_ranking(runner), trial_ranking(runner, few)
-        curve = measure(trial_forward(runner, past), *levels, max_rows)
+        forward = trial_forward(runner)
+        curve = measure(forward, *levels, max_rows, config.max_num_seqs, (near, far))
         _write(file, curve)
     return curve
 
@@ -85,8 +88,8 @@ def device_name(device: torch.device) -> str:
 def _read(file: Path) -> StepCostModel | None:
     try:
         curve = json.loads(file.read_text())
-        levels = curve["level"], curve["least_level"]
-        return StepCostModel(tuple(curve["rows"]), tuple(curve["seconds"]), *levels)
+        rows, seconds = tuple(curve.pop("rows")), tuple(curve.pop("seconds"))
+        return StepCostModel(rows, seconds, **curve)
     except FileNotFoundError:
         return None
     except (OSError, ValueError, KeyError, TypeError) as error:

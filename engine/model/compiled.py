@@ -34,10 +34,10 @@ def compile_trunk(model: Any, route: Route) -> None:
 
 def warm_up(runner: ModelRunner) -> None:
     """Compile now, so that no request waits for it. Raises EngineError where that fails."""
-    forward = trial_forward(runner, past=1)
+    forward = trial_forward(runner)
     try:
         for rows in ROWS:
-            forward(rows)
+            forward([rows], 1)
     except Exception as error:  # a compiler fails in many ways; all mean the same to the user
         reason = str(error).strip().partition("\n")[0]
         raise EngineError(f"the model cannot be compiled here: {reason}") from error

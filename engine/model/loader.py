@@ -15,6 +15,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 from engine.attention.interface import NAME
 from engine.errors import EngineError, UnsupportedModel
+from engine.model.allocator import keep_freed_memory
 from engine.model.facts import model_facts
 from engine.model.linears import lay_out, pack
 from engine.model.loaded import LoadedModel
@@ -47,6 +48,7 @@ def load_model(
         model.to(where)
     if where.type == "cpu":
         (pack if packed else lay_out)(model)
+        keep_freed_memory()
     return LoadedModel(
         model=model,
         facts=facts,

@@ -25,11 +25,11 @@ def trial_batch(runner: ModelRunner, past: int, lengths: Sequence[int]) -> Forwa
     return ForwardBatch.build(plans, storage.block_size, storage.scratch_block, 1, longest)
 
 
-def trial_forward(runner: ModelRunner, past: int) -> Callable[[int], None]:
-    """Runs so many rows of one sequence with `past` committed tokens, and waits for them."""
+def trial_forward(runner: ModelRunner) -> Callable[[Sequence[int], int], None]:
+    """Runs so many rows of each sequence behind so many committed tokens, and waits for them."""
 
-    def forward(rows: int) -> None:
-        runner.execute(trial_batch(runner, past, [rows])).logits.argmax(dim=-1).tolist()
+    def forward(lengths: Sequence[int], past: int) -> None:
+        runner.execute(trial_batch(runner, past, lengths)).logits.argmax(dim=-1).tolist()
 
     return forward
 

@@ -12,6 +12,7 @@ from transformers.distributed import DistributedConfig
 
 from engine.attention.interface import NAME
 from engine.config import EngineConfig
+from engine.model.allocator import keep_freed_memory
 from engine.model.facts import model_facts
 from engine.model.linears import lay_out
 from engine.model.loaded import LoadedModel
@@ -41,6 +42,7 @@ def load_shard(config: EngineConfig, rank: int, device: torch.device) -> LoadedM
     _plain(model)
     if device.type == "cpu":
         lay_out(model)
+        keep_freed_memory()
     return LoadedModel(
         model=model,
         facts=model_facts(text),

@@ -1,53 +1,111 @@
-"""Whether drafting pays: what steps with drafts brought and took, against what they would have
-taken without.
+"""Whether drafting pays: what steps with drafts brought and took, against steps without.
 
 The planner decides by a measured cost curve and by how often drafts should be right. Both may be
-wrong: of a machine that is shared, of sampled text that follows no profile. What is measured here
-is the outcome, so that a server is not slower for having an adapter.
+wrong: of a machine that is shared, of trees that cost more to verify than the rows that were timed,
+of sampled text that follows no profile. What is measured here is the outcome, so that a server is
+not slower for having an adapter.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import statistics
+from collections import deque
+from dataclasses import dataclass, field
 
-WINDOW = 32
-"""Steps that are judged together."""
+WINDOW, SHORTEST_WINDOW = 64, 8
+"""Times that a sequence decoded after which there is a verdict, and the fewest steps: how many
+tokens a sequence gets of a step varies, and how long steps take does too."""
 
-SHORTEST_PAUSE, LONGEST_PAUSE = 64, 4096
+REMEMBERED = 64, 16
+"""Last steps with drafts, and without, that a verdict is made of."""
+
+PROBE = 4
+"""Steps without drafts that tell what those take."""
+
+SHORTEST_BELIEF, LONGEST_BELIEF = 32, 1024
+"""Steps with drafts for which one goes by what they told. Twice as many after every further one."""
+
+SHORTEST_PAUSE, LONGEST_PAUSE = 128, 4096
 """Steps without drafts after a loss. Twice as many after every further one."""
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """A step of so many sequences.
+
+    drafts: rows of drafts and of masks. seconds: that it took. cost: by the cost model.
+    plain: for as many tokens without drafts, by the cost model.
+    """
+
+    sequences: int
+    drafts: int
+    seconds: float
+    cost: float
+    plain: float
+
+    @property
+    def slowness(self) -> float:
+        """Of the step against the cost model."""
+        return self.seconds / self.cost
 
 
 @dataclass(slots=True)
 class _Load:
-    """Of all steps with about as many sequences: sums of the current window, and the verdict."""
+    """Of all steps with about as many sequences.
 
+    drafted: the last steps with drafts. plain: slowness of the last ones without.
+    steps: with drafts since the last verdict. age: since the last step without.
+    rest: steps without drafts to come.
+    """
+
+    drafted: deque[Step] = field(default_factory=lambda: deque(maxlen=REMEMBERED[0]))
+    plain: deque[float] = field(default_factory=lambda: deque(maxlen=REMEMBERED[1]))
     steps: int = 0
-    tokens: float = 0.0
-    sequences: float = 0.0
-    seconds: float = 0.0
-    plain_seconds: float = 0.0
-    paused: int = 0
+    age: int = 0
+    rest: int = 0
     pause: int = SHORTEST_PAUSE
+    belief: int = SHORTEST_BELIEF
+
+    @property
+    def scale(self) -> float:
+        """Of the cost model for steps without drafts; its own word before one was seen."""
+        return statistics.median(self.plain) if self.plain else 1.0
 
     @property
     def gain(self) -> float:
-        """Tokens a second with drafts over tokens a second without."""
-        return self.tokens / self.sequences * self.plain_seconds / self.seconds
+        """Tokens a second with drafts over tokens a second without.
 
-    def add(self, sequences: int, tokens: int, seconds: float, plain_seconds: float) -> None:
-        """Count one step; after the last of a window go on, or pause."""
+        By medians, since some steps are slow for reasons of their own.
+        """
+        slowness = statistics.median(step.slowness for step in self.drafted)
+        cost = sum(step.cost for step in self.drafted)
+        return self.scale * sum(step.plain for step in self.drafted) / (slowness * cost)
+
+    def add(self, step: Step) -> None:
+        """Count a step with drafts."""
+        self.drafted.append(step)
         self.steps += 1
-        self.tokens += tokens
-        self.sequences += sequences
-        self.seconds += seconds
-        self.plain_seconds += plain_seconds
-        if self.steps < WINDOW:
+        self.age += 1
+        if self.steps >= max(SHORTEST_WINDOW, WINDOW / step.sequences):
+            self.steps = 0
+            self.judge()
+        if self.age >= self.belief and not self.rest:
+            self.probe()
+
+    def judge(self) -> None:
+        """Go on, or pause."""
+        if not self.plain:
+            self.probe()
             return
-        if self.gain < 1.0:
-            self.paused, self.pause = self.pause, min(2 * self.pause, LONGEST_PAUSE)
-        else:
+        if self.gain >= 1.0:
             self.pause = SHORTEST_PAUSE
-        self.steps, self.tokens, self.sequences, self.seconds, self.plain_seconds = 0, 0, 0, 0, 0
+            return
+        self.rest, self.pause = self.pause, min(2 * self.pause, LONGEST_PAUSE)
+        self.drafted.clear()
+
+    def probe(self) -> None:
+        """Rest to see what steps without drafts take: not at first, when all steps are slow."""
+        self.rest, self.belief = PROBE, min(2 * self.belief, LONGEST_BELIEF)
 
 
 class Payoff:
@@ -58,21 +116,22 @@ class Payoff:
 
     def pays(self, sequences: int) -> bool:
         """Whether to draft in a step of so many sequences."""
-        return not self._load(sequences).paused
+        return not self._load(sequences).rest
 
-    def observe(
-        self, sequences: int, drafts: int, tokens: int, seconds: float, plain_seconds: float
-    ) -> None:
-        """Learn from a step.
+    def scale(self, sequences: int) -> float:
+        """Seconds that steps of so many sequences take without drafts over the cost model's."""
+        return self._load(sequences).scale
 
-        drafts: rows of drafts and of masks. tokens: emitted. seconds, plain_seconds: what the step
-        took, and what it would have taken without those rows and without drafting.
-        """
-        load = self._load(sequences)
-        if load.paused:
-            load.paused -= 1
-        elif drafts:
-            load.add(sequences, tokens, seconds, plain_seconds)
+    def observe(self, step: Step) -> None:
+        """Learn from a step."""
+        load = self._load(step.sequences)
+        if not step.drafts:
+            load.plain.append(step.slowness)
+            load.age = 0
+        if load.rest:
+            load.rest -= 1
+        elif step.drafts:
+            load.add(step)
 
     def _load(self, sequences: int) -> _Load:
         return self._loads.setdefault((sequences - 1).bit_length(), _Load())

@@ -19,17 +19,21 @@ from operator import mul
 from typing import Protocol
 
 from engine.speculation.bita import Parent
-from engine.speculation.cost import StepCostModel
+from engine.speculation.cost import Load, StepCostModel
 from engine.speculation.drafter import Chain
 from engine.speculation.fit import Hits, fit_tree, path_probabilities, steady_state
 from engine.speculation.growth import Ranker, Unranked, fill, grow, mask_groups, trusted
 from engine.speculation.tree import DraftTree, TreeTopology
 
 PLAIN = TreeTopology.root(0)
-MAX_PLANNED_ROWS = 4096
 TRUST_LEVELS = 10
+CONTEXT_STEP = 256
+"""Committed tokens that contexts are rounded to: what is chosen changes slowly with them."""
 MARGIN = 1.1
 """What drafts must promise over plain decoding: a curve measured for one sequence is no surer."""
+
+CHAIN_MARGIN = 1.05
+"""The same of chains, whose rows are few."""
 
 THRESHOLDS = (0.6, 0.45, 0.35, 0.27, 0.2, 0.15, 0.11, 0.08, 0.06, 0.045, 0.03, 0.02)
 
@@ -37,15 +41,12 @@ THRESHOLDS = (0.6, 0.45, 0.35, 0.27, 0.2, 0.15, 0.11, 0.08, 0.06, 0.045, 0.03, 0
 class Planner(Protocol):
     """Chooses trees."""
 
-    def first(self, num_decoding: int, trust: float = 1.0) -> TreeTopology:
-        """What a sequence runs that nothing is drafted for, when so many decode.
-
-        trust: in what its masks will say.
-        """
+    def first(self, load: Load, trust: float = 1.0) -> TreeTopology:
+        """What a sequence runs that nothing is drafted for. trust: in what its masks will say."""
         ...
 
     def draft(
-        self, ranker: Ranker, chains: Sequence[Sequence[Chain]], num_decoding: int
+        self, ranker: Ranker, chains: Sequence[Sequence[Chain]], load: Load
     ) -> list[DraftTree]:
         """The next tree for every mask group of `ranker`, from it and from each one's chains."""
         ...
@@ -57,12 +58,12 @@ class Fixed:
     def __init__(self, topology: TreeTopology) -> None:
         self.topology = topology
 
-    def first(self, num_decoding: int, trust: float = 1.0) -> TreeTopology:
+    def first(self, load: Load, trust: float = 1.0) -> TreeTopology:
         """As `Planner.first`."""
         return TreeTopology.root(self.topology.masks[0])
 
     def draft(
-        self, ranker: Ranker, chains: Sequence[Sequence[Chain]], num_decoding: int
+        self, ranker: Ranker, chains: Sequence[Sequence[Chain]], load: Load
     ) -> list[DraftTree]:
         """As `Planner.draft`."""
         return fill(self.topology, ranker)
@@ -73,45 +74,45 @@ class Adaptive:
 
     def __init__(self, hits: Hits, cost: StepCostModel) -> None:
         self.hits, self.cost, self.promise = hits, cost, _promise(hits)
-        self._seconds = [cost(rows) for rows in range(MAX_PLANNED_ROWS)]
         # All of them now: a step that met a new level of trust would wait for it.
         self._outlooks = [
             _outlooks(hits, level / TRUST_LEVELS) for level in range(TRUST_LEVELS + 1)
         ]
-        self._chosen: dict[tuple[int, int], Outlook] = {}
+        self._chosen: dict[tuple[Load, int], Outlook] = {}
 
-    def outlook(self, num_decoding: int, trust: float = 1.0) -> Outlook:
-        """The best of the outlooks where so many sequences decode, with such trust in drafts.
+    def outlook(self, load: Load, trust: float = 1.0) -> Outlook:
+        """The best of the outlooks under a load, with such trust in drafts.
 
         Plain decoding, where drafts promise less more than the promise may be wrong by.
         """
         level = round(trust * TRUST_LEVELS)
-        if (num_decoding, level) not in self._chosen:
+        load = Load(load.sequences, round(load.context / CONTEXT_STEP) * CONTEXT_STEP)
+        if (load, level) not in self._chosen:
 
             def rate(outlook: Outlook) -> float:
-                return outlook.tokens_per_second(num_decoding, self.cost)
+                return outlook.tokens_per_second(load, self.cost)
 
             plain, *drafting = self._outlooks[level]
             best = max(drafting, key=rate)
             pays = rate(best) > rate(plain) * MARGIN
-            self._chosen[num_decoding, level] = best if pays else plain
-        return self._chosen[num_decoding, level]
+            self._chosen[load, level] = best if pays else plain
+        return self._chosen[load, level]
 
-    def threshold(self, num_decoding: int) -> float:
+    def threshold(self, load: Load) -> float:
         """Tokens a row must be expected to bring; 1 stands for plain decoding."""
-        return self.outlook(num_decoding).threshold
+        return self.outlook(load).threshold
 
-    def first(self, num_decoding: int, trust: float = 1.0) -> TreeTopology:
+    def first(self, load: Load, trust: float = 1.0) -> TreeTopology:
         """As `Planner.first`."""
-        threshold = self.outlook(num_decoding, trust).threshold
+        threshold = self.outlook(load, trust).threshold
         return _undrafted(threshold, trusted(self.promise, trust))
 
     def draft(
-        self, ranker: Ranker, chains: Sequence[Sequence[Chain]], num_decoding: int
+        self, ranker: Ranker, chains: Sequence[Sequence[Chain]], load: Load
     ) -> list[DraftTree]:
         """As `Planner.draft`."""
-        outlook = self.outlook(num_decoding, sum(ranker.trusts) / len(ranker.trusts))
-        threshold, worth = outlook.threshold, self.chain_threshold(chains, num_decoding)
+        outlook = self.outlook(load, sum(ranker.trusts) / len(ranker.trusts))
+        threshold, worth = outlook.threshold, self.chain_threshold(chains, load)
         if worth == math.inf:
             chains = ()
         if threshold >= 1.0:
@@ -122,11 +123,13 @@ class Adaptive:
             # The more a step does without a row, the more the row must bring: what either source
             # does alone is the least that both will do.
             threshold = max(threshold, worth)
-        rate = num_decoding * outlook.tokens_per_second(num_decoding, self.cost)
+        rate = load.sequences * outlook.tokens_per_second(load, self.cost)
         return grow(ranker, threshold, self.promise, chains, self.cost.level * rate)
 
-    def chain_threshold(self, chains: Sequence[Sequence[Chain]], num_decoding: int) -> float:
-        """Tokens the least of the rows brings that together raise a step's rate most; inf if none.
+    def chain_threshold(self, chains: Sequence[Sequence[Chain]], load: Load) -> float:
+        """Tokens the least of the rows brings that together raise a step's rate most.
+
+        Infinity where they do not raise it by more than it may be wrong by.
 
         Rows of each sequence's best chain are taken in order of worth, on top of one row a
         sequence. Whatever the cost curve's form, every number of them is tried.
@@ -136,15 +139,14 @@ class Adaptive:
             for own in chains
             if own
         ]
-        first = min(num_decoding, MAX_PLANNED_ROWS - 1)
         worth = sorted(itertools.chain.from_iterable(best_chains), reverse=True)
-        worth = worth[: MAX_PLANNED_ROWS - 1 - first]
-        tokens, least = float(num_decoding), math.inf
-        best = tokens / self._seconds[first]
-        for rows, value in enumerate(worth, first + 1):
+        tokens, least = float(load.sequences), math.inf
+        best = tokens / self.cost(load.sequences, load) * CHAIN_MARGIN
+        for rows, value in enumerate(worth, load.sequences + 1):
             tokens += value
-            if tokens / self._seconds[rows] > best:
-                best, least = tokens / self._seconds[rows], value
+            rate = tokens / self.cost(rows, load)
+            if rate > best:
+                best, least = rate, value
         return least
 
 
@@ -187,10 +189,10 @@ class Outlook:
         """Tokens of a sequence in a step, the bonus token included."""
         return sum(s * t for s, t in zip(self.shares, self.tokens, strict=True))
 
-    def tokens_per_second(self, num_decoding: int, cost: StepCostModel) -> float:
-        """Of every one of `num_decoding` sequences."""
+    def tokens_per_second(self, load: Load, cost: StepCostModel) -> float:
+        """Of every one of the sequences."""
         seconds = sum(
-            share * (cost(num_decoding * rows) + levels * cost.level)
+            share * (cost(load.sequences * rows, load) + levels * cost.level)
             for share, rows, levels in zip(self.shares, self.rows, self.levels, strict=True)
         )
         return self.mean_tokens / seconds

@@ -111,22 +111,28 @@ def _cost_table(cost: StepCostModel) -> Table:
     table = _table("a forward on this machine", "rows", "ms", "of one row")
     for rows, seconds in zip(cost.rows, cost.seconds, strict=True):
         table.add_row(str(rows), f"{seconds * 1000:.2f}", f"{seconds / cost.seconds[0]:.2f}x")
-    table.caption = f"and {cost.level * 1000:.2f} ms a level of drafts"
+    column, row_column = (further * 1e6 for further in (cost.column, cost.row_column))
+    table.caption = (
+        f"behind {cost.context} tokens; a further one {column:.2f} us a sequence and "
+        f"{row_column:.2f} us a row; {cost.level * 1000:.2f} ms a level of drafts"
+    )
     table.caption_justify = "left"
     return table
 
 
 def _plan_table(hits: Hits, cost: StepCostModel) -> Table:
     """What the planner expects of its choice, by the number of sequences that decode."""
+    from engine.speculation.cost import Load
     from engine.speculation.planner import Adaptive
 
     planner = Adaptive(hits, cost)
     columns = ("sequences", "rows each", "tokens a forward", "of plain decoding")
     table = _table("what --tree auto makes of it, at the adapter's hit rates", *columns)
     for streams in STREAMS:
-        outlook = planner.outlook(streams)
-        plain = 1.0 / cost(streams)
-        speed = outlook.tokens_per_second(streams, cost) / plain
+        load = Load(streams, cost.context)
+        outlook = planner.outlook(load)
+        plain = 1.0 / cost(streams, load)
+        speed = outlook.tokens_per_second(load, cost) / plain
         table.add_row(
             str(streams), f"{outlook.mean_rows:.1f}", f"{outlook.mean_tokens:.2f}", f"{speed:.2f}x"
         )

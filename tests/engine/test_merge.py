@@ -7,7 +7,7 @@ import random
 
 import pytest
 
-from engine.speculation.cost import StepCostModel
+from engine.speculation.cost import Load, StepCostModel
 from engine.speculation.drafter import Chain
 from engine.speculation.growth import Unranked, grow, mask_groups
 from engine.speculation.planner import Adaptive
@@ -16,6 +16,7 @@ from engine.speculation.tree import MAX_ROWS, DraftTree
 from tests.engine.test_growth import Table
 
 PROMISE = [0.8, 0.5, 0.3]
+ONE = Load(1, 0)
 FLAT = StepCostModel((1, 64, 256), (1.0, 1.2, 2.0))
 STEEP = StepCostModel((1, 64, 256), (1.0, 64.0, 256.0))
 
@@ -112,7 +113,7 @@ def test_chains_are_drafted_as_far_as_their_rows_pay() -> None:
     chains = [[chain(NGRAM, list(range(40)), 0.95)]]
 
     def drafts(cost: StepCostModel) -> int:
-        return Adaptive((), cost).draft(Unranked([9], [1.0]), chains, 1)[0].num_drafts
+        return Adaptive((), cost).draft(Unranked([9], [1.0]), chains, ONE)[0].num_drafts
 
     assert drafts(STEEP) == 0
     assert drafts(FLAT) == 40
@@ -125,18 +126,18 @@ def test_the_rows_taken_are_those_that_raise_the_steps_rate_most() -> None:
     cost = StepCostModel((1, 4, 8, 64), (1.0, 1.3, 1.35, 4.0))
     shares = [0.5, 0.9, 0.9, 0.9, 0.9, 0.4, 0.9, 0.9]
     worth = list(itertools.accumulate([1.0, *shares], lambda a, b: a * b))
-    rates = [sum(worth[: n + 1]) / cost(n + 1) for n in range(len(worth))]
+    rates = [sum(worth[: n + 1]) / cost(n + 1, ONE) for n in range(len(worth))]
     best = max(range(len(rates)), key=rates.__getitem__)
     chains = [[Chain(NGRAM, list(range(8)), shares)]]
-    assert Adaptive((), cost).draft(Unranked([9], [1.0]), chains, 1)[0].num_drafts == best > 0
+    assert Adaptive((), cost).draft(Unranked([9], [1.0]), chains, ONE)[0].num_drafts == best > 0
 
 
 def test_chains_pay_where_masks_do_not() -> None:
     """Two sequences: a chain's rows earn in this step, masks only in the next."""
     hopeless = [[0.05], [0.05]]
     planner = Adaptive(hopeless, StepCostModel((1, 64), (1.0, 4.0)))
-    assert planner.threshold(1) == 1.0
-    (tree,) = planner.draft(Table([2]), [[chain(PREDICTION, [1, 2, 3], 0.9)]], 1)
+    assert planner.threshold(ONE) == 1.0
+    (tree,) = planner.draft(Table([2]), [[chain(PREDICTION, [1, 2, 3], 0.9)]], ONE)
     assert tree.num_drafts == 3
     assert sum(tree.topology.masks) == 0
 
@@ -146,7 +147,7 @@ def test_a_busy_engine_drafts_shorter_chains() -> None:
     lengths = []
     for streams in (1, 8, 64):
         own = [[chain(NGRAM, list(range(40)), 0.9)] for _ in range(streams)]
-        trees = planner.draft(Unranked([9] * streams, [1.0] * streams), own, streams)
+        trees = planner.draft(Unranked([9] * streams, [1.0] * streams), own, Load(streams, 0))
         lengths.append(trees[0].num_drafts)
     assert lengths == sorted(lengths, reverse=True)
     assert lengths[0] > 10

@@ -1,72 +1,144 @@
 """Payoff: drafting goes on where it pays, and rests where it has not."""
 
+from __future__ import annotations
+
 import pytest
 
-from engine.speculation.payoff import LONGEST_PAUSE, SHORTEST_PAUSE, WINDOW, Payoff
+from engine.speculation.payoff import (
+    LONGEST_PAUSE,
+    PROBE,
+    SHORTEST_BELIEF,
+    SHORTEST_PAUSE,
+    SHORTEST_WINDOW,
+    WINDOW,
+    Payoff,
+    Step,
+)
+
+SEQUENCES = 4
+STEPS = WINDOW // SEQUENCES
+"""Of a window."""
 
 
-def steps(payoff, count, sequences=4, drafts=8, tokens=8, seconds=2.0, plain=1.5):
+def drafted(payoff: Payoff, count: int, seconds: float = 2.0, plain: float = 3.0) -> None:
+    """Steps that the model has 2.0 seconds for, and `plain` for their tokens without drafts."""
     for _ in range(count):
-        payoff.observe(sequences, drafts, tokens, seconds, plain)
+        payoff.observe(Step(SEQUENCES, 8, seconds, 2.0, plain))
 
 
-def pause(payoff, sequences=4):
-    """Steps without drafts until it drafts again."""
+def rest(payoff: Payoff, seconds: float = 1.0) -> int:
+    """Steps without drafts until it drafts again, a second each by the model."""
     count = 0
-    while not payoff.pays(sequences):
-        payoff.observe(sequences, 0, sequences, 1.0, 1.0)
+    while not payoff.pays(SEQUENCES):
+        payoff.observe(Step(SEQUENCES, 0, seconds, 1.0, 1.0))
         count += 1
     return count
 
 
-def test_drafts_go_on_while_they_bring_more_than_they_take():
+def probed(seconds: float = 1.0) -> Payoff:
+    """One that knows what steps without drafts take, and has not judged."""
     payoff = Payoff()
-    steps(payoff, 10 * WINDOW, tokens=6, seconds=2.0, plain=1.5)
-    assert payoff.pays(4)
+    drafted(payoff, STEPS)
+    assert rest(payoff, seconds) == PROBE
+    return payoff
 
 
-def test_a_window_of_loss_pauses_them():
+def test_the_first_verdict_waits_for_steps_without_drafts() -> None:
     payoff = Payoff()
-    steps(payoff, WINDOW - 1, tokens=5, seconds=2.0, plain=1.5)
-    assert payoff.pays(4)
-    steps(payoff, 1, tokens=5, seconds=2.0, plain=1.5)
-    assert not payoff.pays(4)
+    drafted(payoff, STEPS - 1, seconds=9.0)
+    assert payoff.pays(SEQUENCES)
+    drafted(payoff, 1)
+    assert not payoff.pays(SEQUENCES)
+    assert rest(payoff) == PROBE
 
 
-def test_they_are_tried_again_later_and_later():
-    payoff, pauses = Payoff(), []
-    for _ in range(9):
-        steps(payoff, WINDOW, tokens=4)
-        pauses.append(pause(payoff))
+def test_drafts_go_on_while_they_bring_more_than_they_take() -> None:
+    payoff = probed()
+    for _ in range(2 * SHORTEST_BELIEF):
+        drafted(payoff, 1, seconds=2.9)
+        assert rest(payoff) in (0, PROBE)
+
+
+def test_a_window_of_loss_pauses_them() -> None:
+    payoff = probed()
+    drafted(payoff, STEPS - 1, seconds=9.0)
+    assert payoff.pays(SEQUENCES)
+    drafted(payoff, 1, seconds=9.0)
+    assert rest(payoff) == SHORTEST_PAUSE
+
+
+def test_steps_without_drafts_that_are_slower_than_the_model_says_count_as_slow() -> None:
+    slow, quick = probed(seconds=2.0), probed(seconds=0.5)
+    for payoff in (slow, quick):
+        drafted(payoff, STEPS, seconds=2.5)
+    assert slow.scale(SEQUENCES) == 2.0
+    assert slow.pays(SEQUENCES)
+    assert rest(quick) == SHORTEST_PAUSE
+
+
+def test_they_are_tried_again_later_and_later() -> None:
+    payoff, pauses = probed(), []
+    for _ in range(8):
+        drafted(payoff, STEPS, seconds=9.0)
+        pauses.append(rest(payoff))
     assert pauses[:3] == [SHORTEST_PAUSE, 2 * SHORTEST_PAUSE, 4 * SHORTEST_PAUSE]
     assert pauses[-1] == LONGEST_PAUSE
 
 
-def test_a_window_of_gain_forgives_earlier_losses():
-    payoff = Payoff()
+def test_a_window_of_gain_forgives_earlier_losses() -> None:
+    payoff = probed()
     for _ in range(3):
-        steps(payoff, WINDOW, tokens=4)
-        pause(payoff)
-    steps(payoff, WINDOW, tokens=8)
-    steps(payoff, WINDOW, tokens=4)
-    assert pause(payoff) == SHORTEST_PAUSE
+        drafted(payoff, STEPS, seconds=9.0)
+        rest(payoff)
+    drafted(payoff, STEPS)
+    while payoff.pays(SEQUENCES):
+        drafted(payoff, 1, seconds=9.0)
+    assert rest(payoff) == SHORTEST_PAUSE
 
 
-def test_one_slow_step_does_not_decide():
+@pytest.mark.parametrize("slow", [20.0, 2000.0])
+def test_some_slow_steps_do_not_decide(slow: float) -> None:
+    payoff = probed()
+    drafted(payoff, STEPS // 4, seconds=slow)
+    drafted(payoff, STEPS)
+    assert payoff.pays(SEQUENCES)
+
+
+def test_what_steps_without_drafts_take_is_asked_again_ever_later() -> None:
+    payoff, asked = probed(), []
+    for step in range(8 * SHORTEST_BELIEF):
+        drafted(payoff, 1)
+        if rest(payoff) == PROBE:
+            asked.append(step + 1)
+    gaps = [b - a for a, b in zip([0, *asked], asked, strict=False)]
+    assert gaps[:2] == [2 * SHORTEST_BELIEF, 4 * SHORTEST_BELIEF]
+
+
+def test_a_rest_with_drafts_of_other_sources_ends_too() -> None:
     payoff = Payoff()
-    steps(payoff, 1, seconds=2.2, plain=1.5, tokens=4)
-    steps(payoff, WINDOW - 1)
-    assert payoff.pays(4)
+    drafted(payoff, STEPS)
+    drafted(payoff, PROBE)
+    assert payoff.pays(SEQUENCES)
+    assert payoff.scale(SEQUENCES) == 1.0
 
 
 @pytest.mark.parametrize(("sequences", "pays"), [(3, False), (4, False), (1, True), (5, True)])
-def test_loads_are_judged_apart(sequences, pays):
-    payoff = Payoff()
-    steps(payoff, WINDOW, sequences=4, tokens=4)
+def test_loads_are_judged_apart(sequences: int, pays: bool) -> None:
+    payoff = probed()
+    drafted(payoff, STEPS, seconds=9.0)
     assert payoff.pays(sequences) == pays
 
 
-def test_steps_without_drafts_say_nothing():
+def test_many_sequences_are_judged_after_a_few_steps() -> None:
     payoff = Payoff()
-    steps(payoff, 10 * WINDOW, drafts=0, tokens=4, seconds=2.0, plain=1.0)
-    assert payoff.pays(4)
+    for _ in range(SHORTEST_WINDOW):
+        assert payoff.pays(64)
+        payoff.observe(Step(64, 8, 9.0, 2.0, 3.0))
+    assert not payoff.pays(64)
+
+
+def test_steps_without_drafts_say_nothing_of_drafts() -> None:
+    payoff = Payoff()
+    for _ in range(10 * WINDOW):
+        payoff.observe(Step(SEQUENCES, 0, 9.0, 1.0, 1.0))
+    assert payoff.pays(SEQUENCES)

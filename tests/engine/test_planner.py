@@ -5,11 +5,12 @@ import random
 
 import pytest
 
-from engine.speculation.cost import StepCostModel
+from engine.speculation.cost import Load, StepCostModel
 from engine.speculation.fit import expected_length, fit_tree
 from engine.speculation.planner import PLAIN, THRESHOLDS, Adaptive, named
 from engine.speculation.tree import TreeTopology
 
+ONE = Load(1, 0)
 HITS = [[0.6, 0.15, 0.08], [0.5, 0.15, 0.05], [0.4, 0.1, 0.05]]
 
 
@@ -65,15 +66,15 @@ def test_a_fitted_tree_beats_the_comb_at_its_size() -> None:
 def test_flat_cost_speculates_and_linear_cost_does_not() -> None:
     flat = Adaptive(HITS, StepCostModel((1, 256), (1.0, 1.01)))
     linear = Adaptive(HITS, StepCostModel((1, 256), (1.0, 256.0)))
-    assert flat.threshold(1) == min(THRESHOLDS)
-    assert flat.first(1) == TreeTopology.root(3)
-    assert linear.threshold(1) == 1.0
-    assert linear.first(1) == PLAIN
+    assert flat.threshold(ONE) == min(THRESHOLDS)
+    assert flat.first(ONE) == TreeTopology.root(3)
+    assert linear.threshold(ONE) == 1.0
+    assert linear.first(ONE) == PLAIN
 
 
 def test_a_busy_engine_asks_more_of_a_row() -> None:
     planner = Adaptive(HITS, StepCostModel((1, 32, 256), (1.0, 1.3, 12.0)))
-    thresholds = [planner.threshold(n) for n in (1, 4, 16, 64)]
+    thresholds = [planner.threshold(Load(n, 0)) for n in (1, 4, 16, 64)]
     assert thresholds == sorted(thresholds)
     assert thresholds[0] < thresholds[-1]
 
@@ -89,7 +90,7 @@ def test_names_of_trees() -> None:
 
 def test_cost_is_linear_between_and_beyond_its_points() -> None:
     cost = StepCostModel((1, 3, 5), (1.0, 2.0, 6.0))
-    assert [cost(n) for n in (1, 2, 3, 4, 7)] == [1.0, 1.5, 2.0, 4.0, 10.0]
+    assert [cost(n, ONE) for n in (1, 2, 3, 4, 7)] == [1.0, 1.5, 2.0, 4.0, 10.0]
 
 
 def test_a_tree_is_filled_as_deep_as_something_was_drafted() -> None:

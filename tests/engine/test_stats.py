@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 
@@ -12,7 +13,7 @@ from engine.config import EngineConfig
 from engine.drafting import Drafting
 from engine.request import Request, RequestOutput, SamplingParams, Timing
 from engine.scheduler import Scheduled
-from engine.speculation.payoff import WINDOW
+from engine.speculation.payoff import SHORTEST_BELIEF
 from engine.speculation.planner import PLAIN
 from engine.stats import CHOICES, PHASES, SpecDecodingStats
 from tests import factories
@@ -76,38 +77,61 @@ def test_what_adapters_do_is_counted_until_they_are_unloaded() -> None:
     assert set(engine.stats().adapters) == {"", "two"}
 
 
+def drafting_of(stats: SpecDecodingStats) -> Drafting:
+    """What counts into `stats`; it drafts nothing."""
+    return Drafting(EngineConfig("tiny"), runner=None, cost=factories.COST, stats=stats)  # type: ignore[arg-type]
+
+
+def one_sequence() -> list[Scheduled]:
+    """A step in which one sequence decodes."""
+    return [Scheduled(SimpleNamespace(num_computed_tokens=0), 0, PLAIN.fill(7))]  # type: ignore[arg-type]
+
+
 @pytest.mark.parametrize(
     ("rows", "tokens", "choice", "plain"),
     [
-        # COST: a forward of 1 row takes 1.0, of 64 1.5. What drafting took is not plain's.
-        ({RowKind.ROOT: 1}, 1, "plain", 1.0),
+        # COST: a forward of 1 row takes 1.0, of 64 1.5.
+        ({RowKind.ROOT: 1}, 1, "plain", 1.25),
         ({RowKind.ROOT: 1, RowKind.NODE: 63}, 3, "drafted", 3 * 1.0),
         ({RowKind.ROOT: 1, RowKind.MASK: 63}, 1, "drafted", 1.0),
         # A prompt of 63 rows beside it is computed once, however many steps there are.
-        ({RowKind.ROOT: 1, RowKind.PREFILL: 63, RowKind.NODE: 0}, 3, "plain", 1.5 + 2 * 1.0),
+        ({RowKind.ROOT: 1, RowKind.PREFILL: 63}, 1, "plain", 1.75),
+        (
+            {RowKind.ROOT: 1, RowKind.PREFILL: 63, RowKind.NODE: 64},
+            3,
+            "drafted",
+            1.5 + 2 * 1.0,
+        ),
     ],
 )
 def test_plain_decoding_is_estimated_by_the_cost_of_its_rows(
     rows: dict[RowKind, int], tokens: int, choice: str, plain: float
 ) -> None:
     stats = SpecDecodingStats()
-    drafting = Drafting(EngineConfig("tiny"), runner=None, cost=factories.COST, stats=stats)  # type: ignore[arg-type]
     counts = {**dict.fromkeys(RowKind, 0), **rows}
-    scheduled = [Scheduled(None, 0, PLAIN.fill(7))]  # type: ignore[arg-type]
-    seconds = factories.COST(sum(rows.values()))
-    drafting.weigh(scheduled, [RequestOutput("r", [1] * tokens)], counts, seconds + 0.25, 0.25)
+    seconds = factories.COST.of_rows(sum(rows.values())) + 0.25
+    drafting_of(stats).weigh(one_sequence(), [RequestOutput("r", [1] * tokens)], counts, seconds)
     assert stats.steps == {**dict.fromkeys(CHOICES, 0), choice: 1}
-    assert stats.seconds == seconds + 0.25
+    assert stats.seconds == seconds
     assert stats.plain_seconds == pytest.approx(plain)
 
 
 def test_a_step_in_which_drafting_rests_is_counted_as_such() -> None:
     stats = SpecDecodingStats()
-    drafting = Drafting(EngineConfig("tiny"), runner=None, cost=factories.COST, stats=stats)  # type: ignore[arg-type]
+    drafting = drafting_of(stats)
     drafted = {**dict.fromkeys(RowKind, 0), RowKind.ROOT: 1, RowKind.NODE: 63}
     bare = {**dict.fromkeys(RowKind, 0), RowKind.ROOT: 1}
-    scheduled = [Scheduled(None, 0, PLAIN.fill(7))]  # type: ignore[arg-type]
-    for _ in range(WINDOW):  # of steps that took half as long again, for one token each
-        drafting.weigh(scheduled, [RequestOutput("r", [1])], drafted, 1.5, 0.0)
-    drafting.weigh(scheduled, [RequestOutput("r", [1])], bare, 1.0, 0.0)
-    assert stats.steps == {"drafted": WINDOW, "plain": 0, "rested": 1}
+    steps = [*[(drafted, 1.5)] * SHORTEST_BELIEF, (bare, 1.0)]
+    for rows, seconds in steps:
+        drafting.weigh(one_sequence(), [RequestOutput("r", [1])], rows, seconds)
+    assert stats.steps == {"drafted": SHORTEST_BELIEF, "plain": 0, "rested": 1}
+
+
+def test_what_plain_steps_really_took_corrects_the_estimate() -> None:
+    stats = SpecDecodingStats()
+    drafting = drafting_of(stats)
+    drafted = {**dict.fromkeys(RowKind, 0), RowKind.ROOT: 1, RowKind.NODE: 63}
+    bare = {**dict.fromkeys(RowKind, 0), RowKind.ROOT: 1}
+    drafting.weigh(one_sequence(), [RequestOutput("r", [1])], bare, 2.0)
+    drafting.weigh(one_sequence(), [RequestOutput("r", [1] * 3)], drafted, 3.0)
+    assert stats.plain_seconds == pytest.approx(2.0 + 3 * 2.0)

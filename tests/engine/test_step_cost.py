@@ -26,7 +26,9 @@ def measured(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """The most rows of every measurement made."""
     made: list[int] = []
 
-    def measure(forward: object, rank: object, rank_few: object, max_rows: int) -> StepCostModel:
+    def measure(
+        forward: object, rank: object, few: object, max_rows: int, *_: object
+    ) -> StepCostModel:
         made.append(max_rows)
         return CURVE
 

@@ -42,7 +42,9 @@ def test_the_cost_is_shown_with_what_the_planner_makes_of_it(
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     measured = []
 
-    def measure(forward: object, rank: object, rank_few: object, max_rows: int) -> StepCostModel:
+    def measure(
+        forward: object, rank: object, few: object, max_rows: int, *_: object
+    ) -> StepCostModel:
         measured.append(max_rows)
         return StepCostModel((1, 32, 64), (0.01, 0.012, 1.0))
 
