@@ -20,10 +20,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--device", default="auto", help="auto, cpu or cuda")
 
 
-def load(options: argparse.Namespace, packed: bool = True) -> tuple[LoadedModel, BitaAdapter]:
-    """What the options name. packed: as in `load_model`.
+def load(options: argparse.Namespace, compiled: bool = False) -> tuple[LoadedModel, BitaAdapter]:
+    """What the options name. compiled: as in `load_model`.
 
     Raises EngineError or AdapterError where they do not fit.
     """
-    loaded = load_model(options.model, options.device, options.dtype, packed)
+    loaded = load_model(options.model, options.device, options.dtype, compiled)
     return loaded, BitaAdapter.load(options.adapter, base_shape(loaded))

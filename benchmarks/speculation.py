@@ -101,7 +101,7 @@ def engines(args: argparse.Namespace) -> tuple[Engine, Engine]:
 
     Each has a prefix cache of its own, that of the other would know its prompts.
     """
-    loaded, adapter = loading.load(args, packed=not args.compile)
+    loaded, adapter = loading.load(args, compiled=args.compile)
     config = EngineConfig(
         model=str(args.model),
         tree=args.tree,

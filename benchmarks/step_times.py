@@ -117,8 +117,7 @@ def main() -> None:
     args = parse()
     with tempfile.TemporaryDirectory() as folder:
         size = random_model(Path(folder), args.layers, args.hidden, args.vocabulary)
-        packed = not args.compile
-        loaded = load_model(folder, args.device, args.dtype, packed=packed)
+        loaded = load_model(folder, args.device, args.dtype, compiled=args.compile)
         config = EngineConfig(model=folder, max_num_seqs=1, compile=args.compile)
         runner = Engine(config, loaded, {}).runner
     forward = trial_forward(runner)

@@ -62,10 +62,33 @@ class OneDnnLinear(PackedLinear):
     def forward(self, input: Tensor) -> Tensor:
         """input: of the weight's dtype, `[..., in_features]` -> `[..., out_features]`."""
         packed, _, bias = self.operands
-        output: Tensor = torch.ops.mkldnn._linear_pointwise.default(
-            input, packed, bias, "none", [], None
-        )
+        multiply = _opaque if torch.compiler.is_compiling() else _multiply
+        output: Tensor = multiply(input, packed, bias)
         return output
+
+
+def _multiply(input: Tensor, packed: Tensor, bias: Tensor | None) -> Tensor:
+    output: Tensor = torch.ops.mkldnn._linear_pointwise.default(
+        input, packed, bias, "none", [], None
+    )
+    return output
+
+
+# The same for a compiled graph, which would look into the operator above. Registered without
+# `custom_op`, whose wrapping takes longer than a small product.
+_library = torch.library.Library("bita_linears", "DEF")
+_library.define("multiply(Tensor input, Tensor packed, Tensor? bias) -> Tensor")
+for _key in ("CPU", "MkldnnCPU"):
+    _library.impl("multiply", _multiply, _key)
+
+
+def _shape(input: Tensor, packed: Tensor, bias: Tensor | None) -> Tensor:
+    return input.new_empty(*input.shape[:-1], packed.shape[0])
+
+
+torch.library.register_fake("bita_linears::multiply", _shape)
+
+_opaque = torch.ops.bita_linears.multiply.default
 
 
 def packing(dtype: torch.dtype) -> type[PackedLinear] | None:
@@ -84,13 +107,16 @@ def packing(dtype: torch.dtype) -> type[PackedLinear] | None:
     return MklLinear if mkl else OneDnnLinear
 
 
-def pack(model: nn.Module, kind: type[PackedLinear] | None = None) -> None:
+def pack(model: nn.Module, kind: type[PackedLinear] | None = None, compiled: bool = False) -> None:
     """Pack every linear layer, or lay it out input-major where it cannot be.
 
-    kind: by which library; the fastest here by itself.
+    kind: by which library; the fastest here by itself. compiled: whether the model will be, which
+    only oneDNN's layers can.
     """
     for module in _linears(model):
         packed_kind = kind or packing(module.weight.dtype)
+        if compiled and packed_kind is MklLinear:
+            packed_kind = None
         # One that somebody has wrapped keeps what it was inside.
         if packed_kind is None or "forward" in vars(module):
             _lay_out(module)

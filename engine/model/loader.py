@@ -26,11 +26,16 @@ DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch
 
 
 def load_model(
-    folder: str | Path, device: str = "auto", dtype: str = "auto", packed: bool = True
+    folder: str | Path,
+    device: str = "auto",
+    dtype: str = "auto",
+    compiled: bool = False,
+    trained: bool = False,
 ) -> LoadedModel:
     """Load the model of a folder; nothing is ever fetched and no remote code runs.
 
-    packed: whether linear layers may be, which neither gradients nor a compiler get through.
+    compiled, trained: whether it will be compiled, whether gradients will go through it, which not
+    every packed linear layer stands.
     Raises UnsupportedModel where it cannot be loaded whole or served exactly, EngineError where the
     device does not exist.
     """
@@ -47,7 +52,7 @@ def load_model(
     if getattr(model, "hf_quantizer", None) is None:  # a quantiser puts weights where they belong
         model.to(where)
     if where.type == "cpu":
-        (pack if packed else lay_out)(model)
+        lay_out(model) if trained else pack(model, compiled=compiled)
         keep_freed_memory()
     return LoadedModel(
         model=model,

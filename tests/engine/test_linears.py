@@ -123,6 +123,16 @@ def test_mkl_packs_float32_on_its_makers_processors(
     assert packing(torch.bfloat16) is not MklLinear
 
 
+def test_what_no_compiler_gets_through_is_not_packed_for_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for kind, expected in ((MklLinear, nn.Linear), (OneDnnLinear, OneDnnLinear)):
+        monkeypatch.setattr(linears, "packing", lambda _, kind=kind: kind)
+        layers = model()
+        pack(layers, compiled=True)
+        assert [type(layer) for layer in layers] == [expected, expected]
+
+
 class Quantised(nn.Linear):
     """Stands for a layer whose weight is not what it seems."""
 

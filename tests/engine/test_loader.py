@@ -275,7 +275,7 @@ def test_a_loaded_model_is_frozen_and_runs_our_attention(saved: Path) -> None:
 
 
 def test_a_model_that_is_not_packed_keeps_its_weights(saved: Path) -> None:
-    loaded = load_model(saved, "cpu", "float32", packed=False)
+    loaded = load_model(saved, "cpu", "float32", trained=True)
     original = load_file(saved / "model.safetensors")
     for name, parameter in loaded.model.named_parameters():
         assert torch.equal(parameter, original[name]), "the layout changes no value"

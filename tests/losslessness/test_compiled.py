@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from engine.errors import EngineError
+from engine.model.linears import OneDnnLinear, pack, packing
 from tests import factories
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning", "ignore::DeprecationWarning")
@@ -38,6 +39,23 @@ def test_greedy_output_is_that_of_generate(
     got = factories.run(engine, factories.requests(prompts), [0, 0, 0, 1, 3, 5, 9, 40])
     assert list(got.values()) == expected
     assert engine.stats().rows["mask"] > 0
+
+
+@pytest.mark.parametrize("backend", [pytest.param("inductor", marks=slow), "eager"])
+def test_packed_layers_of_a_compiled_model_say_what_the_usual_ones_say(
+    backend: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The second backend runs what was captured as it is."""
+    if packing(torch.float32) is None:
+        pytest.skip("no library packs layers here")
+    monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend=backend))
+    model = factories.tiny_model("Llama")
+    prompts = factories.prompts(8)
+    expected = [factories.generate(model, prompt) for prompt in prompts]
+    pack(model, OneDnnLinear)
+    adapters = {"bita": factories.random_adapter(model)}
+    engine = factories.engine(factories.load(model, "Llama"), adapters, compile=True)
+    assert list(factories.run(engine, factories.requests(prompts)).values()) == expected
 
 
 def test_a_model_whose_attention_is_its_own_is_not_compiled() -> None:

@@ -50,7 +50,7 @@ def tune(options: argparse.Namespace) -> int:
     if parallel.leads() and not options.estimate:
         dtype = str(pick_dtype(options.dtype, device))
         fresh = begin(folder, prompts.origin(options.model, dtype))
-    loaded = load_model(options.model, str(device), options.dtype, packed=False)
+    loaded = load_model(options.model, str(device), options.dtype, trained=True)
     target = TargetModel(loaded.model)  # refuses what cannot be tuned before hours of answers
     if options.estimate or parallel.of_leader(fresh):
         forecast.show_time(loaded, target)
