@@ -159,11 +159,10 @@ class Drafting:
         tokens = sum(len(output.token_ids) for output in outputs)
         plain = self.cost(num_rows - drafts, load)
         plain += (tokens / load.sequences - 1) * self.cost(load.sequences, load)
-        cost = self.cost(num_rows, load)
-        self._payoff.observe(Step(load.sequences, drafts, seconds, cost, plain))
+        step = Step(load.sequences, drafts, seconds, self.cost(num_rows, load), plain)
+        self._payoff.observe(step)
         self._stats.seconds += seconds
-        scale = self._payoff.scale(load.sequences)
-        self._stats.plain_seconds += plain * scale if drafts else seconds
+        self._stats.plain_seconds += self._payoff.plain_seconds(step)
 
     def _trust_in(self, sequence: Sequence, num_decoding: int) -> float:
         """In what the sequence's masks say; none where listening to masks does not pay."""

@@ -67,19 +67,21 @@ class _Load:
     belief: int = SHORTEST_BELIEF
 
     @property
-    def scale(self) -> float:
-        """Of the cost model for steps without drafts; its own word before one was seen."""
-        return statistics.median(self.plain) if self.plain else 1.0
-
-    @property
-    def gain(self) -> float:
-        """Tokens a second with drafts over tokens a second without.
+    def bias(self) -> float:
+        """Slowness of steps without drafts over that of steps with; 1 before both were seen.
 
         By medians, since some steps are slow for reasons of their own.
         """
-        slowness = statistics.median(step.slowness for step in self.drafted)
+        if not self.plain or not self.drafted:
+            return 1.0
+        drafted = statistics.median(step.slowness for step in self.drafted)
+        return statistics.median(self.plain) / drafted
+
+    @property
+    def gain(self) -> float:
+        """Tokens a second with drafts over tokens a second without."""
         cost = sum(step.cost for step in self.drafted)
-        return self.scale * sum(step.plain for step in self.drafted) / (slowness * cost)
+        return self.bias * sum(step.plain for step in self.drafted) / cost
 
     def add(self, step: Step) -> None:
         """Count a step with drafts."""
@@ -118,9 +120,11 @@ class Payoff:
         """Whether to draft in a step of so many sequences."""
         return not self._load(sequences).rest
 
-    def scale(self, sequences: int) -> float:
-        """Seconds that steps of so many sequences take without drafts over the cost model's."""
-        return self._load(sequences).scale
+    def plain_seconds(self, step: Step) -> float:
+        """Seconds that the tokens of a step would have taken without drafts."""
+        if not step.drafts:
+            return step.seconds
+        return step.seconds * step.plain / step.cost * self._load(step.sequences).bias
 
     def observe(self, step: Step) -> None:
         """Learn from a step."""

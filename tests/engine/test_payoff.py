@@ -71,7 +71,6 @@ def test_steps_without_drafts_that_are_slower_than_the_model_says_count_as_slow(
     slow, quick = probed(seconds=2.0), probed(seconds=0.5)
     for payoff in (slow, quick):
         drafted(payoff, STEPS, seconds=2.5)
-    assert slow.scale(SEQUENCES) == 2.0
     assert slow.pays(SEQUENCES)
     assert rest(quick) == SHORTEST_PAUSE
 
@@ -119,7 +118,6 @@ def test_a_rest_with_drafts_of_other_sources_ends_too() -> None:
     drafted(payoff, STEPS)
     drafted(payoff, PROBE)
     assert payoff.pays(SEQUENCES)
-    assert payoff.scale(SEQUENCES) == 1.0
 
 
 @pytest.mark.parametrize(("sequences", "pays"), [(3, False), (4, False), (1, True), (5, True)])
@@ -142,3 +140,12 @@ def test_steps_without_drafts_say_nothing_of_drafts() -> None:
     for _ in range(10 * WINDOW):
         payoff.observe(Step(SEQUENCES, 0, 9.0, 1.0, 1.0))
     assert payoff.pays(SEQUENCES)
+
+
+def test_the_time_of_plain_decoding_is_that_of_the_step_by_the_model_and_by_what_was_seen() -> None:
+    payoff, step = Payoff(), Step(SEQUENCES, 8, seconds=6.0, cost=2.0, plain=3.0)
+    assert payoff.plain_seconds(step) == 6.0 * 3.0 / 2.0
+    payoff.observe(step)
+    payoff.observe(Step(SEQUENCES, 0, seconds=1.5, cost=1.0, plain=1.0))
+    assert payoff.plain_seconds(step) == pytest.approx(1.5 * 3.0)
+    assert payoff.plain_seconds(Step(SEQUENCES, 0, 7.0, 1.0, 1.0)) == 7.0
