@@ -94,19 +94,24 @@ class ToolCalls:
 
     def __init__(self, model: Path, data: Path = DATA) -> None:
         self.renderer = Renderer(model)
-        self.places = [
+        places = (
             Conversation(c.messages[:i], c.tools)
             for c in load(data)
             for i, message in enumerate(c.messages)
             if c.tools and message.get("tool_calls")
+        )
+        self.places = [
+            place for place in places if len(self._call(place, 0).token_ids) <= MAX_PROMPT
         ]
         assert self.places, f"{data} has no function calls with definitions"
 
     def session(self, number: int) -> Session:
         """As `Workload.session`."""
-        place = self.places[number % len(self.places)]
+        return Single(self._call(self.places[number % len(self.places)], number))
+
+    def _call(self, place: Conversation, number: int) -> Call:
         prompt = self.renderer.render(introduced(place.messages, number), place.tools)
-        return Single(self.renderer.call(prompt))
+        return self.renderer.call(prompt)
 
 
 def introduced(messages: Sequence[dict[str, Any]], number: int) -> Messages:

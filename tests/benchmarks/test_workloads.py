@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks.sessions import Workload, user_name
-from benchmarks.workloads.conversations import Conversations, ToolCalls
+from benchmarks.workloads.conversations import MAX_PROMPT, Conversations, ToolCalls
 from benchmarks.workloads.texts import Code, edited
 from models import DEFAULT_MODEL
 
@@ -51,3 +51,12 @@ def test_an_edit_changes_about_its_share_of_words_by_seed() -> None:
     assert len(changed) == 1000
     assert 70 <= sum(a != b for a, b in zip(text.split(), changed, strict=True)) <= 130
     assert edited(text, 0.1, seed=1) == edited(text, 0.1, seed=1) != edited(text, 0.1, seed=2)
+
+
+def test_no_function_call_has_a_prompt_that_leaves_no_room_for_it() -> None:
+    workload = ToolCalls(MODEL)
+    for number in range(len(workload.places)):
+        call = workload.session(number).advance()
+        assert call is not None
+        # Names differ by a few tokens.
+        assert len(call.token_ids) <= MAX_PROMPT + 8
