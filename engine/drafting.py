@@ -76,13 +76,10 @@ class Drafting:
 
     def first(self, sequence: Sequence, num_decoding: int) -> TreeTopology:
         """The tree of a sequence that nothing is drafted for, when so many decode."""
-        if sequence.adapter is None:
-            return PLAIN
-        trust = self._trust_in(sequence, num_decoding)
-        if not trust:
+        if sequence.adapter is None or not self._payoff.pays(num_decoding):
             return PLAIN
         load = Load(num_decoding, sequence.num_computed_tokens)
-        return sequence.adapter.planner.first(load, trust)
+        return sequence.adapter.planner.first(load, sequence.trust())
 
     @torch.inference_mode()
     def draft(
@@ -95,6 +92,7 @@ class Drafting:
         """The next step's trees, from each last accepted node's mask group and from chains."""
         drafting: dict[LoadedAdapter | None, list[_Parts]] = {}
         load = _load(scheduled)
+        pays = self._payoff.pays(load.sequences)
         for item, segment, acceptance in zip(scheduled, batch.segments, accepted, strict=True):
             sequence = item.sequence
             if acceptance is None or item.tree is None or sequence.finish_reason is not None:
@@ -104,11 +102,12 @@ class Drafting:
             size = masks[node] if sequence.adapter is not None else 0
             chains: list[Chain] = []
             with sequence.blamed():
-                chains = sequence.chains()
+                chains = sequence.chains(guesses=pays)
             if size or chains:
                 first = segment.mask_row(masks, node)
                 hidden = output.hidden[first : first + size]
-                trust = self._trust_in(sequence, load.sequences)
+                # Where listening to masks does not pay, nothing is believed.
+                trust = sequence.trust() if pays else 0.0
                 keys = sequence.keys(range(size))
                 temperature = sequence.request.sampling.temperature
                 group = MaskGroup(hidden, acceptance.bonus_token, keys, temperature, trust)
@@ -163,10 +162,6 @@ class Drafting:
         self._payoff.observe(step)
         self._stats.seconds += seconds
         self._stats.plain_seconds += self._payoff.plain_seconds(step)
-
-    def _trust_in(self, sequence: Sequence, num_decoding: int) -> float:
-        """In what the sequence's masks say; none where listening to masks does not pay."""
-        return sequence.trust() if self._payoff.pays(num_decoding) else 0.0
 
 
 def _load(scheduled: list[Scheduled]) -> Load:

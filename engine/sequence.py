@@ -15,6 +15,7 @@ from engine.grammar.constraint import Constraint
 from engine.request import FinishReason, Request, SpecReceipt, Timing, TokenLogprob
 from engine.sampling.sampler import Key
 from engine.speculation.drafter import Chain, Drafter
+from engine.speculation.sources import GUESSING
 from engine.speculation.tree import MAX_ROWS, DraftTree
 from engine.speculation.trust import Trust
 
@@ -124,11 +125,15 @@ class Sequence:
             return [None for _ in depths]
         return [(self.seed, len(self.token_ids) + depth) for depth in depths]
 
-    def chains(self) -> list[Chain]:
-        """What the drafters propose, no further than the last token that may be generated."""
+    def chains(self, guesses: bool) -> list[Chain]:
+        """What the drafters propose, no further than the last token that may be generated.
+
+        guesses: also those of sources that were told nothing of the answer.
+        """
         # The last one comes without a draft, from the last accepted node.
         limit = min(MAX_ROWS, self.max_tokens - self.num_generated) - 1
-        return [c for drafter in self.drafters for c in drafter.propose(limit) if c.tokens]
+        asked = [d for d in self.drafters if guesses or d.source not in GUESSING]
+        return [chain for drafter in asked for chain in drafter.propose(limit) if chain.tokens]
 
     def timing(self) -> Timing:
         """How it began, now that its first token is there."""

@@ -8,6 +8,8 @@ from collections.abc import Iterable
 BITA, NGRAM, PREDICTION, GRAMMAR = 1, 2, 4, 8
 BITS = {"bita": BITA, "ngram": NGRAM, "prediction": PREDICTION, "grammar": GRAMMAR}
 NAMES = tuple(BITS)
+GUESSING = (BITA, NGRAM)
+"""Those that were told nothing of the answer."""
 
 
 def names(bits: int) -> list[str]:

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 
 import pytest
 
+import engine.sequence
+from engine.request import Request
 from engine.speculation.drafter import FLOOR, Drafter, Match
 from engine.speculation.sources import BITA, NGRAM, PREDICTION, count
 
@@ -81,3 +83,13 @@ def test_only_what_was_proposed_is_judged() -> None:
 def test_a_node_of_two_sources_counts_for_both() -> None:
     nodes = [0, BITA, BITA | NGRAM, PREDICTION, BITA | PREDICTION]
     assert count(nodes) == {"bita": 3, "ngram": 1, "prediction": 2, "grammar": 0}
+
+
+def test_while_drafting_rests_only_those_are_asked_that_were_told_of_the_answer() -> None:
+    own, told = (Drafter(s, Always(Match([1, 2], 3)), PRIORS) for s in (NGRAM, PREDICTION))
+    request = Request("r", [1, 2, 3])
+    asked = engine.sequence.Sequence(
+        request, seed=0, adapter=None, max_tokens=8, drafters=[own, told]
+    )
+    assert [chain.source for chain in asked.chains(guesses=True)] == [NGRAM, PREDICTION]
+    assert [chain.source for chain in asked.chains(guesses=False)] == [PREDICTION]
