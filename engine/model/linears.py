@@ -21,7 +21,7 @@ for fewer, more than these become slow."""
 class PackedLinear(nn.Linear):
     """A linear layer whose weight a library has packed; of `weight` the shape and dtype are left.
 
-    No gradient goes through it, and a compiler would make a graph for every number of rows.
+    No gradient goes through it.
     """
 
     # Packed weight, shape, bias: at hand, since a module looks for parameters long.
@@ -34,7 +34,7 @@ class PackedLinear(nn.Linear):
 
 
 class MklLinear(PackedLinear):
-    """float32, packed by MKL."""
+    """float32, packed by MKL. A compiler would make a graph for every number of rows."""
 
     @staticmethod
     def order(weight: Tensor) -> Tensor:

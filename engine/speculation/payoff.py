@@ -25,7 +25,7 @@ PROBE = 4
 SHORTEST_BELIEF, LONGEST_BELIEF = 32, 1024
 """Steps with drafts for which one goes by what they told. Twice as many after every further one."""
 
-SHORTEST_PAUSE, LONGEST_PAUSE = 128, 4096
+SHORTEST_PAUSE, LONGEST_PAUSE = 256, 4096
 """Steps without drafts after a loss. Twice as many after every further one."""
 
 
@@ -50,7 +50,7 @@ class Step:
 
 
 @dataclass(slots=True)
-class _Load:
+class _Verdict:
     """Of all steps with about as many sequences.
 
     drafted: the last steps with drafts. plain: slowness of the last ones without.
@@ -114,28 +114,28 @@ class Payoff:
     """The verdict by load: one for 1 sequence, for 2, for 3 to 4, for 5 to 8, and so on."""
 
     def __init__(self) -> None:
-        self._loads: dict[int, _Load] = {}
+        self._verdicts: dict[int, _Verdict] = {}
 
     def pays(self, sequences: int) -> bool:
         """Whether to draft in a step of so many sequences."""
-        return not self._load(sequences).rest
+        return not self._verdict(sequences).rest
 
     def plain_seconds(self, step: Step) -> float:
         """Seconds that the tokens of a step would have taken without drafts."""
         if not step.drafts:
             return step.seconds
-        return step.seconds * step.plain / step.cost * self._load(step.sequences).bias
+        return step.seconds * step.plain / step.cost * self._verdict(step.sequences).bias
 
     def observe(self, step: Step) -> None:
         """Learn from a step."""
-        load = self._load(step.sequences)
+        verdict = self._verdict(step.sequences)
         if not step.drafts:
-            load.plain.append(step.slowness)
-            load.age = 0
-        if load.rest:
-            load.rest -= 1
+            verdict.plain.append(step.slowness)
+            verdict.age = 0
+        if verdict.rest:
+            verdict.rest -= 1
         elif step.drafts:
-            load.add(step)
+            verdict.add(step)
 
-    def _load(self, sequences: int) -> _Load:
-        return self._loads.setdefault((sequences - 1).bit_length(), _Load())
+    def _verdict(self, sequences: int) -> _Verdict:
+        return self._verdicts.setdefault((sequences - 1).bit_length(), _Verdict())
