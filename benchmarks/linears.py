@@ -67,6 +67,8 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=200, help="calls a figure")
     report.add_arguments(parser)
     args = parser.parse_args()
+    if not (torch.backends.mkl.is_available() and torch.backends.mkldnn.is_available()):
+        parser.error("this build of torch lacks MKL or oneDNN, which are compared here")
     table = report.Table(
         f"microseconds, {torch.get_num_threads()} threads",
         ("in x out", "rows", *LAYERS, "float32 / packed", "bfloat16 / packed"),

@@ -146,15 +146,15 @@ class Drafting:
         load = _load(scheduled)
         if not load.sequences:
             return
-        # Rows of prompts attend too, each to what lies before it.
-        columns = sum(item.num_rows * item.sequence.num_computed_tokens for item in scheduled)
-        load = Load(load.sequences, columns // sum(rows.values()))
         drafts = rows[RowKind.NODE] + rows[RowKind.MASK]
         rests = self.cost is not None and not self._payoff.pays(load.sequences)
         self._stats.steps["drafted" if drafts else "rested" if rests else "plain"] += 1
         if self.cost is None:
             return
         num_rows = sum(rows.values())
+        # Rows of prompts attend too, each to what lies before it.
+        columns = sum(item.num_rows * item.sequence.num_computed_tokens for item in scheduled)
+        load = Load(load.sequences, columns // num_rows)
         tokens = sum(len(output.token_ids) for output in outputs)
         plain = self.cost(num_rows - drafts, load)
         plain += (tokens / load.sequences - 1) * self.cost(load.sequences, load)

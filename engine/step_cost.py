@@ -10,7 +10,7 @@ import hashlib
 import json
 import logging
 import os
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from pathlib import Path
 
 import torch
@@ -88,8 +88,9 @@ def device_name(device: torch.device) -> str:
 def _read(file: Path) -> StepCostModel | None:
     try:
         curve = json.loads(file.read_text())
-        rows, seconds = tuple(curve.pop("rows")), tuple(curve.pop("seconds"))
-        return StepCostModel(rows, seconds, **curve)
+        facts = {field.name: curve[field.name] for field in fields(StepCostModel)}
+        facts |= {name: tuple(facts[name]) for name in ("rows", "seconds")}
+        return StepCostModel(**facts)
     except FileNotFoundError:
         return None
     except (OSError, ValueError, KeyError, TypeError) as error:

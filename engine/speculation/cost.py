@@ -44,10 +44,14 @@ class StepCostModel:
 
     def __call__(self, rows: int, load: Load) -> float:
         """Seconds of a forward of so many rows in all. Shorter contexts count as the timed one."""
+        fixed, a_row = self.further(load)
+        return self.of_rows(rows) + fixed + a_row * rows
+
+    def further(self, load: Load) -> tuple[float, float]:
+        """Seconds that a load adds to the curve of one sequence: whatever the rows, and a row."""
         context = max(load.context, self.context)
         columns = load.sequences * context - self.context
-        further = self.column * columns + self.row_column * rows * (context - self.context)
-        return self.of_rows(rows) + further
+        return self.column * columns, self.row_column * (context - self.context)
 
     def of_rows(self, rows: int) -> float:
         """Seconds of a forward of so many rows of one sequence, behind the context timed."""
@@ -96,14 +100,15 @@ def measure(
     of_many, of_long = (
         (longer - shorter) / max(1, far - near) for shorter, longer in (behind[:2], behind[2:])
     )
-    row_column = max(0.0, (of_long - of_many / len(many)) / (long[0] - 1))
+    of_one = of_many / len(many)
+    row_column = max(0.0, (of_long - of_one) / (long[0] - 1))
     return StepCostModel(
         rows=tuple(sizes),
         seconds=tuple(min(seconds[i:]) for i in range(len(sizes))),
         level=descent / LEVELS,
         least_level=min(descent, least) / LEVELS,
         context=near,
-        column=max(0.0, of_many / len(many) - row_column),
+        column=max(0.0, of_one - row_column),
         row_column=row_column,
     )
 

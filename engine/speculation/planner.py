@@ -26,6 +26,7 @@ from engine.speculation.growth import Ranker, Unranked, fill, grow, mask_groups,
 from engine.speculation.tree import DraftTree, TreeTopology
 
 PLAIN = TreeTopology.root(0)
+MAX_PLANNED_ROWS = 4096
 TRUST_LEVELS = 10
 CONTEXT_STEP = 256
 """Committed tokens that contexts are rounded to: what is chosen changes slowly with them."""
@@ -74,6 +75,7 @@ class Adaptive:
 
     def __init__(self, hits: Hits, cost: StepCostModel) -> None:
         self.hits, self.cost, self.promise = hits, cost, _promise(hits)
+        self._seconds = [cost.of_rows(rows) for rows in range(MAX_PLANNED_ROWS)]
         # All of them now: a step that met a new level of trust would wait for it.
         self._outlooks = [
             _outlooks(hits, level / TRUST_LEVELS) for level in range(TRUST_LEVELS + 1)
@@ -139,12 +141,16 @@ class Adaptive:
             for own in chains
             if own
         ]
+        first = min(load.sequences, MAX_PLANNED_ROWS - 1)
         worth = sorted(itertools.chain.from_iterable(best_chains), reverse=True)
+        worth = worth[: MAX_PLANNED_ROWS - 1 - first]
         tokens, least = float(load.sequences), math.inf
-        best = tokens / self.cost(load.sequences, load) * CHAIN_MARGIN
-        for rows, value in enumerate(worth, load.sequences + 1):
+        # Looked up and added: there may be a thousand rows, in every step.
+        fixed, a_row = self.cost.further(load)
+        best = tokens / (self._seconds[first] + fixed + a_row * first) * CHAIN_MARGIN
+        for rows, value in enumerate(worth, first + 1):
             tokens += value
-            rate = tokens / self.cost(rows, load)
+            rate = tokens / (self._seconds[rows] + fixed + a_row * rows)
             if rate > best:
                 best, least = rate, value
         return least
