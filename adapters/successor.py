@@ -49,7 +49,7 @@ class Successor:
         """The same head on `device`."""
         return Successor(**{name: t.to(device) for name, t in self.tensors().items()})
 
-    def read(self, masks: Tensor, hidden: Tensor) -> Tensor:
+    def read_mask(self, masks: Tensor, hidden: Tensor) -> Tensor:
         """What the cell takes from mask rows, whatever tokens they are led along.
 
         masks: int64 `[...]`, which of its group's masks each row is. hidden: `[..., hidden]`, their
@@ -57,17 +57,24 @@ class Successor:
         """
         return _unit(hidden) @ self.hidden + self.bias[masks]
 
+    def read_token(self, embeddings: Tensor) -> Tensor:
+        """What the cell takes from tokens, wherever they stand.
+
+        embeddings: theirs, `[..., hidden]`, any dtype. -> float32 `[..., r]`.
+        """
+        return _unit(embeddings) @ self.token
+
     def advance(
-        self, hidden: Tensor, read: Tensor, token: Tensor, state: Tensor | None
+        self, hidden: Tensor, mask: Tensor, token: Tensor, state: Tensor | None
     ) -> tuple[Tensor, Tensor]:
         """One token further down the path.
 
-        hidden: final hidden state of the mask that drafts there. read: what `read` gave for it.
-        token: the embedding of the token before the drafted one; it and hidden `[..., hidden]`.
+        hidden: `[..., hidden]`, final hidden state of the mask that drafts there. mask, token: what
+        `read_mask` gave for it, and `read_token` for the token before the drafted one.
         state: float32 `[..., r]` that the parent's call returned, None at the root.
         Returns the corrected hidden state and the new state.
         """
-        inner = read + _unit(token) @ self.token
+        inner = mask + token
         if state is not None:
             inner = inner + state @ self.state
         state = functional.silu(inner)

@@ -19,7 +19,6 @@ from torch import Tensor
 
 from adapters.format import MAX_MASKS, AdapterConfig
 from adapters.profile import HitProfile
-from adapters.successor import Successor
 from engine.errors import AdapterNameTaken, AdapterRefused, NoFreeSlot, UnknownAdapter
 from engine.speculation.bita import DraftHead
 from engine.speculation.planner import Planner
@@ -73,14 +72,12 @@ class PreparedAdapter:
     """An adapter that needs nothing more but a slot.
 
     prompt_kv `[layers, 2, kv_heads, prompts, head_dim]` and mask_embeddings `[masks, hidden]` in
-    the model's dtype, they and `successor` on its device.
-    head: of its draft vocabulary.
+    the model's dtype, they and what `head` has on its device.
     """
 
     config: AdapterConfig
     prompt_kv: Tensor
     mask_embeddings: Tensor
-    successor: Successor | None
     head: DraftHead
     planner: Planner
 
@@ -98,7 +95,6 @@ class LoadedAdapter:
     folder: str
     slot: int
     profile: HitProfile
-    successor: Successor | None
     head: DraftHead
     planner: Planner
     greedy: Trust = field(default_factory=Trust)
@@ -162,8 +158,8 @@ class AdapterRegistry:
         self._place(slot, prepared.prompt_kv, prepared.mask_embeddings)
         # Only now: where placing fails, the slot stays free.
         self._free.remove(slot)
-        profile, successor, head = prepared.config.profile, prepared.successor, prepared.head
-        adapter = LoadedAdapter(name, folder, slot, profile, successor, head, prepared.planner)
+        profile, head, planner = prepared.config.profile, prepared.head, prepared.planner
+        adapter = LoadedAdapter(name, folder, slot, profile, head, planner)
         self._by_name[name] = adapter
         return adapter
 

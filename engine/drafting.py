@@ -118,13 +118,7 @@ class Drafting:
             planner = adapter.planner if adapter is not None else self._unadapted
             assert planner is not None, "chains are only there with a planner"
             if adapter is not None and any(len(group.hidden) for group in groups):
-                ranker = Branches(
-                    groups,
-                    adapter.successor,
-                    adapter.profile.temperatures,
-                    self._runner.embed,
-                    adapter.head,
-                )
+                ranker = Branches(groups, adapter.profile.temperatures, adapter.head)
             trees = planner.draft(ranker, chains_of, load)
             for (sequence, *_), tree in zip(parts, trees, strict=True):
                 constraint = sequence.constraint

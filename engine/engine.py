@@ -106,8 +106,7 @@ class Engine:
             adapter.config,
             adapter.prompt_kv.to(device, dtype),
             adapter.mask_embeddings.to(device, dtype),
-            adapter.successor.to(device) if adapter.successor else None,
-            self.runner.draft_head(adapter.draft_tokens),
+            self.runner.draft_head(adapter.draft_tokens, adapter.successor),
             self.drafting.planner(adapter),
         )
 

@@ -19,7 +19,7 @@ from torch.nn import functional
 from transformers import AttentionInterface
 
 from adapters.errors import AdapterError
-from adapters.projection import project
+from adapters.projection import LogitRule
 
 NAME = "bita_tuning"
 ROWS_AT_ONCE = 4096
@@ -143,6 +143,7 @@ class TargetModel:
         model.requires_grad_(False).eval().set_attn_implementation(NAME)
         self.model = model
         self.config = model.config.get_text_config()
+        self.logit_rule = LogitRule.of(self.config)
         self.embedding: nn.Module = model.get_input_embeddings()
         self.head: nn.Module = model.get_output_embeddings()
         weights = (*self.embedding.parameters(), *self.embedding.buffers())
@@ -209,4 +210,4 @@ class TargetModel:
 
     def project(self, hidden: Tensor) -> Tensor:
         """Logits of final hidden states, float32 `[..., vocab]`; gradients reach the states."""
-        return project(self.head, self.config, hidden)
+        return self.logit_rule(self.head(hidden))

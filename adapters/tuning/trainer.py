@@ -270,9 +270,9 @@ def _follow(
     target: TargetModel, successor: Successor, hidden: Tensor, previous: Tensor, masks: int
 ) -> Tensor:
     """`hidden` `[samples, rows, hidden]` corrected along each group's known tokens."""
-    tokens = target.embedding(previous).unflatten(1, (-1, masks))
+    tokens = successor.read_token(target.embedding(previous)).unflatten(1, (-1, masks))
     grouped, state, corrected = hidden.unflatten(1, (-1, masks)), None, []
-    read = successor.read(torch.arange(masks, device=hidden.device), grouped)
+    read = successor.read_mask(torch.arange(masks, device=hidden.device), grouped)
     for mask in range(masks):
         refined, state = successor.advance(
             grouped[:, :, mask], read[:, :, mask], tokens[:, :, mask], state

@@ -6,7 +6,6 @@ import weakref
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -15,14 +14,18 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
-from adapters.projection import project
+from adapters.projection import LogitRule
+from adapters.successor import Successor
 from engine.attention.interface import Backend, attention_step
 from engine.attention.mask_route import MaskedStepCache
 from engine.attention.sdpa import SdpaStep
 from engine.batch import ForwardBatch
 from engine.cache.storage import KVStorage
 from engine.model.linears import selected
-from engine.speculation.bita import DraftHead
+from engine.speculation.bita import DraftHead, Guide, Layer
+
+TABLE_ROWS = 8_192
+"""Tokens that are read at once for a table of the whole vocabulary."""
 
 
 class Route(StrEnum):
@@ -65,6 +68,7 @@ class ModelRunner:
         self.embedding: nn.Module = model.get_input_embeddings()
         self.head: nn.Module = model.get_output_embeddings()
         self.config = model.config.get_text_config()
+        self.logit_rule = LogitRule.of(self.config)
         self.device = storage.keys.device
         self.max_masks = max_masks
         width = self.embedding(torch.zeros(1, dtype=torch.int64, device=self.device)).shape[-1]
@@ -143,17 +147,28 @@ class ModelRunner:
     @torch.inference_mode()
     def project(self, hidden: Tensor) -> Tensor:
         """Logits of mask rows, float32 `[rows, vocab]`."""
-        return project(self.head, self.config, hidden)
+        return self.logit_rule(self.head(hidden))
 
     @torch.inference_mode()
-    def draft_head(self, tokens: Tensor | None) -> DraftHead:
+    def draft_head(self, tokens: Tensor | None, successor: Successor | None) -> DraftHead:
         """What ranks drafts among `tokens`, int64 `[n]`; among all for None."""
+        guide = None
+        if successor is not None:
+            successor = successor.to(self.device)
+            guide = Guide(successor, self.token_reader(successor))
         if tokens is None:
-            return DraftHead(self.project)
+            return DraftHead(self.project, None, guide)
         tokens = tokens.to(self.device)
         width, dtype = self.mask_embeddings.shape[1], self.mask_embeddings.dtype
         head = selected(self.head, tokens, width, dtype)
-        return DraftHead(partial(project, head, self.config), tokens)
+        return DraftHead(lambda hidden: self.logit_rule(head(hidden)), tokens, guide)
+
+    def token_reader(self, successor: Successor) -> Layer:
+        """What a successor head takes from token ids, worked out once for all that there are."""
+        ids = torch.arange(self.config.vocab_size, device=self.device)
+        parts = [successor.read_token(self.embed(part)) for part in ids.split(TABLE_ROWS)]
+        table = torch.cat(parts).to(self.mask_embeddings.dtype)
+        return lambda tokens: table.index_select(0, tokens)
 
     def score(self, hidden: Tensor) -> Tensor:
         """Logits that are told to a client, as `project`; in products of `fixed_rows`."""

@@ -39,11 +39,11 @@ def trial_ranking(runner: ModelRunner, tokens: Tensor | None = None) -> Callable
 
     tokens: as `ModelRunner.draft_head`'s.
     """
-    state, head = runner.mask_embeddings[:1], runner.draft_head(tokens)
+    state, head = runner.mask_embeddings[:1], runner.draft_head(tokens, None)
 
     def rank(nodes: int) -> None:
         group = MaskGroup(state, bonus_token=0, keys=[None])
-        branches = Branches([group], None, [1.0], runner.embed, head)
+        branches = Branches([group], [1.0], head)
         branches.rank([Parent(0, 0, 0)] * nodes, WIDTH)
 
     return rank

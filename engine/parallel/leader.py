@@ -10,6 +10,7 @@ from functools import partial
 import torch
 from torch import Tensor, distributed
 
+from adapters.successor import Successor
 from engine.batch import ForwardBatch
 from engine.config import EngineConfig
 from engine.errors import UnsupportedModel
@@ -22,7 +23,7 @@ from engine.parallel.group import Workers, share_threads
 from engine.parallel.plan import check_shardable, pick_devices
 from engine.parallel.shard import load_shard, shard_of_trial
 from engine.parallel.wire import Op, pack_step
-from engine.speculation.bita import DraftHead
+from engine.speculation.bita import DraftHead, Layer
 
 
 class LeadingRunner(ModelRunner):
@@ -71,9 +72,13 @@ class LeadingRunner(ModelRunner):
         distributed.broadcast(hidden, 0)
         return super().project(hidden)
 
-    def draft_head(self, tokens: Tensor | None) -> DraftHead:
+    def draft_head(self, tokens: Tensor | None, successor: Successor | None) -> DraftHead:
         """Always the whole: a part of it would lie on any of the ranks."""
-        return super().draft_head(None)
+        return super().draft_head(None, successor)
+
+    def token_reader(self, successor: Successor) -> Layer:
+        """Worked out when it is asked: beside a running engine, other ranks cannot be asked."""
+        return lambda tokens: successor.read_token(self.embed(tokens))
 
 
 def load_sharded(config: EngineConfig) -> tuple[LoadedModel, Build]:

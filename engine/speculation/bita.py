@@ -21,14 +21,25 @@ Layer = Callable[[Tensor], Tensor]
 
 
 @dataclass(frozen=True, slots=True)
-class DraftHead:
-    """project: logits float32 `[rows, n]` of final hidden states `[rows, hidden]`.
+class Guide:
+    """A successor head. read_token: as its own, of token ids, int64 `[rows]`."""
 
+    successor: Successor
+    read_token: Layer
+
+
+@dataclass(frozen=True, slots=True)
+class DraftHead:
+    """What ranks an adapter's drafts.
+
+    project: logits float32 `[rows, n]` of final hidden states `[rows, hidden]`.
     tokens: int64 `[n]`, whose logits they are; None for the whole vocabulary.
+    guide: leads mask rows along a path; None where the adapter has no successor head.
     """
 
     project: Layer
     tokens: Tensor | None = None
+    guide: Guide | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,13 +82,10 @@ class Branches:
     def __init__(
         self,
         groups: Sequence[MaskGroup],
-        successor: Successor | None,
         temperatures: Sequence[float],
-        embed: Layer,
         head: DraftHead,
     ) -> None:
-        self.successor, self.temperatures = successor, temperatures
-        self.embed, self.head = embed, head
+        self.temperatures, self.head = temperatures, head
         self.roots = [group.bonus_token for group in groups]
         self.sizes = [len(group.hidden) for group in groups]
         self.trusts = [group.trust for group in groups]
@@ -87,10 +95,10 @@ class Branches:
         self._depth = 0
         self._hidden = torch.cat([group.hidden for group in groups])
         self._state: Tensor | None = None
-        if successor is not None:
+        if head.guide is not None:
             masks = [mask for size in self.sizes for mask in range(size)]
             index = torch.tensor(masks, device=self._hidden.device)
-            self._read = successor.read(index, self._hidden)
+            self._read = head.guide.successor.read_mask(index, self._hidden)
 
     def rank(
         self, parents: Sequence[Parent], width: int
@@ -99,17 +107,14 @@ class Branches:
 
         parents: nodes of one depth, a level deeper in every call.
         """
-        device = self._hidden.device
         rows = [self._firsts[p.group] + self._depth for p in parents]
-        index = torch.tensor(rows, device=device)
+        numbers = [rows, [p.token for p in parents], [p.before for p in parents]]
+        index, path, before = torch.tensor(numbers, device=self._hidden.device)
         hidden = self._hidden.index_select(0, index)
-        if self.successor is not None:
-            read = self._read.index_select(0, index)
-            tokens = self.embed(torch.tensor([p.token for p in parents], device=device))
-            if self._state is not None:
-                before = torch.tensor([p.before for p in parents], device=device)
-                self._state = self._state.index_select(0, before)
-            hidden, self._state = self.successor.advance(hidden, read, tokens, self._state)
+        if (guide := self.head.guide) is not None:
+            mask, token = self._read.index_select(0, index), guide.read_token(path)
+            state = None if self._state is None else self._state.index_select(0, before)
+            hidden, self._state = guide.successor.advance(hidden, mask, token, state)
         logits = self.head.project(hidden) / self.temperatures[self._depth]
         keys = [self._keys[p.group][self._depth] for p in parents]
         scales = [self._scales[p.group] for p in parents]

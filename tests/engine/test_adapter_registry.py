@@ -41,7 +41,6 @@ def adapter(prompts: int = 4, masks: int = 3) -> PreparedAdapter:
         config(prompts, masks),
         torch.zeros(1, 2, 1, prompts, 8),
         torch.zeros(masks, 8),
-        None,
         DraftHead(torch.nn.Identity()),
         Fixed(PLAIN),
     )

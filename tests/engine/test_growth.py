@@ -9,7 +9,7 @@ import torch
 from adapters.successor import Successor
 from adapters.tuning.target import TargetModel
 from adapters.tuning.trainer import Contexts, run_groups
-from engine.speculation.bita import Branches, DraftHead, MaskGroup, Parent
+from engine.speculation.bita import Branches, DraftHead, Guide, MaskGroup, Parent
 from engine.speculation.growth import MAX_NODES, fill, grow, mask_groups
 from engine.speculation.tree import MAX_ROWS, DraftTree, TreeTopology
 from tests.adapters import tiny
@@ -152,8 +152,10 @@ def test_serving_ranks_the_true_path_as_tuning_trained_it(rank: int) -> None:
     target.head = keep
     group = MaskGroup(hidden, sample.token_ids[anchor], [None] * masks)
     temperatures = [0.5, 1.0, 2.0]
-    head = DraftHead(target.head)
-    branches = Branches([group, group], successor, temperatures, target.embedding, head)
+    guide = None
+    if successor is not None:
+        guide = Guide(successor, lambda tokens: successor.read_token(target.embedding(tokens)))
+    branches = Branches([group, group], temperatures, DraftHead(target.head, guide=guide))
     expected = (trained(successor) / torch.tensor(temperatures)[:, None]).softmax(dim=-1)
     for mask in range(masks):
         token = sample.token_ids[anchor + mask]

@@ -151,6 +151,11 @@ def test_a_draft_vocabulary_is_all_that_is_drafted_and_changes_no_token(architec
     hidden = torch.randn(3, model.get_input_embeddings().weight.shape[1])
     everything = engine.adapters["whole"].head.project(hidden)
     torch.testing.assert_close(head.project(hidden), everything[:, head.tokens])
+    assert head.guide is not None
+    assert few.successor is not None
+    tokens = torch.tensor([3, 0, 41])
+    read = few.successor.read_token(engine.runner.embed(tokens))
+    torch.testing.assert_close(head.guide.read_token(tokens), read)
     allowed = set(head.tokens.tolist())
     drafted: set[int] = set()
     step = engine.step

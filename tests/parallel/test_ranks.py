@@ -88,7 +88,7 @@ def test_tokens_are_those_of_one_rank_that_has_twice_the_weights(
     assert shared.runner.storage.num_blocks == alone.runner.storage.num_blocks == BLOCKS
     assert shared.runner.storage.keys.shape[2] * 2 == alone.runner.storage.keys.shape[2]
     # A part of the output projection would lie on any of the ranks.
-    assert shared.runner.draft_head(torch.arange(40)).tokens is None
+    assert shared.runner.draft_head(torch.arange(40), None).tokens is None
     assert served(shared) == served(alone)
 
 
