@@ -12,6 +12,7 @@ verification and host work included.
 from __future__ import annotations
 
 import argparse
+import gc
 import statistics
 import time
 from collections.abc import Sequence
@@ -121,6 +122,8 @@ def sides_of(args: argparse.Namespace, drafting: Engine, plain: Engine) -> dict[
     for name, lookup in (("generate", None), ("lookup", LOOKUP)):
         if name in args.against:
             sides[name] = Generate(str(args.model), plain.loaded, args.temperature, lookup)
+    # As a server's engine does once it is loaded (`engine.process`).
+    gc.freeze()
     return sides
 
 
