@@ -7,6 +7,8 @@ so that K/V are never repeated.
 
 from __future__ import annotations
 
+from math import inf
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -192,9 +194,9 @@ class _Group:
                 )
                 seen[i, : segment.num_rows, : part.shape[1]] = part
                 seen[i, segment.num_rows :] = seen[i, :1]
-            mask = torch.zeros(seen.shape, dtype=self.dtype, device=self.device)
-            mask.masked_fill_(~torch.from_numpy(seen).to(self.device), float("-inf"))
-            self._masks[key] = mask[:, None].repeat(1, 1, share, 1)
+            yes, no = torch.tensor([0.0, -inf], dtype=self.dtype, device=self.device)
+            mask = torch.where(torch.from_numpy(seen).to(self.device), yes, no)
+            self._masks[key] = torch.cat([mask] * share, dim=1)[:, None]
         return self._masks[key]
 
 
