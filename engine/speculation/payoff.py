@@ -54,28 +54,27 @@ class _Verdict:
     """Of all steps with about as many sequences.
 
     drafted: the last steps with drafts. plain: slowness of the last ones without.
+    bias: slowness of steps without drafts over that of steps with, at the last verdict or step
+        without; 1 before both were seen.
     steps: with drafts since the last verdict. age: since the last step without.
     rest: steps without drafts to come.
     """
 
     drafted: deque[Step] = field(default_factory=lambda: deque(maxlen=REMEMBERED[0]))
     plain: deque[float] = field(default_factory=lambda: deque(maxlen=REMEMBERED[1]))
+    bias: float = 1.0
     steps: int = 0
     age: int = 0
     rest: int = 0
     pause: int = SHORTEST_PAUSE
     belief: int = SHORTEST_BELIEF
 
-    @property
-    def bias(self) -> float:
-        """Slowness of steps without drafts over that of steps with; 1 before both were seen.
-
-        By medians, since some steps are slow for reasons of their own.
-        """
-        if not self.plain or not self.drafted:
-            return 1.0
-        drafted = statistics.median(step.slowness for step in self.drafted)
-        return statistics.median(self.plain) / drafted
+    def compare(self) -> None:
+        """Take `bias` anew, by medians, since some steps are slow for reasons of their own."""
+        self.bias = 1.0
+        if self.plain and self.drafted:
+            drafted = statistics.median(step.slowness for step in self.drafted)
+            self.bias = statistics.median(self.plain) / drafted
 
     @property
     def gain(self) -> float:
@@ -96,6 +95,7 @@ class _Verdict:
 
     def judge(self) -> None:
         """Go on, or pause."""
+        self.compare()
         if not self.plain:
             self.probe()
             return
@@ -131,6 +131,7 @@ class Payoff:
         verdict = self._verdict(step.sequences)
         if not step.drafts:
             verdict.plain.append(step.slowness)
+            verdict.compare()
             verdict.age = 0
         if verdict.rest:
             verdict.rest -= 1
