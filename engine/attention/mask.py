@@ -29,18 +29,18 @@ def visible(
     seen = np.zeros((rows, past_columns + fresh_columns + prompt_columns), np.bool_)
     seen[:, : segment.num_past] = True
     fresh = seen[:, past_columns : past_columns + rows]
-    fresh[:, :causal] = np.tri(rows, causal, dtype=np.bool_)
+    if causal:
+        fresh[:, :causal] = np.tri(rows, causal, dtype=np.bool_)
     if segment.layout is not None:
         words = segment.layout.words
         fresh[causal:, causal:] = as_matrix(words, len(words))
         first_prompt = past_columns + fresh_columns
         seen[causal + segment.layout.num_nodes :, first_prompt : first_prompt + num_prompts] = True
-    column_positions = np.arange(past_columns)
     if scope.window is not None:
-        seen[:, :past_columns] &= positions[:, None] - column_positions < scope.window
+        seen[:, :past_columns] &= positions[:, None] - np.arange(past_columns) < scope.window
         fresh &= positions[:, None] - positions < scope.window
     if scope.chunk is not None:
         chunk = positions[:, None] // scope.chunk
-        seen[:, :past_columns] &= column_positions // scope.chunk == chunk
+        seen[:, :past_columns] &= np.arange(past_columns) // scope.chunk == chunk
         fresh &= positions // scope.chunk == chunk
     return seen

@@ -7,6 +7,7 @@ so that K/V are never repeated.
 
 from __future__ import annotations
 
+from functools import cached_property
 from math import inf
 
 import numpy as np
@@ -130,11 +131,15 @@ class _Group:
         self.blocks = torch.tensor(blocks, device=device).flatten()
         self.num_columns = widest * storage.block_size
         self.num_rows = max(s.num_rows for s in segments)
-        self.rows = torch.cat(
-            [torch.arange(s.start, s.start + s.num_rows, device=device) for s in segments]
-        )
         self._index_rows(segments)
         self._masks: dict[tuple[Scope, int], Tensor] = {}
+
+    @cached_property
+    def rows(self) -> Tensor:
+        """Of the batch, int64; asked for where there are several groups."""
+        return torch.cat(
+            [torch.arange(s.start, s.start + s.num_rows, device=self.device) for s in self.segments]
+        )
 
     def _index_rows(self, segments: list[Segment]) -> None:
         """Where the padded rows come from, and where the real ones are among them.
@@ -187,16 +192,17 @@ class _Group:
         """Additive mask `[batch, 1, share * rows, columns]`; layers of equal scope share it."""
         key = (scope, share)
         if key not in self._masks:
-            seen = np.zeros((len(self.segments), self.num_rows, self.num_columns), np.bool_)
+            shape = len(self.segments), share, self.num_rows, self.num_columns
+            seen = np.zeros(shape, np.bool_)
             for i, (segment, columns) in enumerate(zip(self.segments, self.columns, strict=True)):
                 part = visible(
                     segment, self.positions[i], scope, *columns.widths, columns.num_prompts
                 )
-                seen[i, : segment.num_rows, : part.shape[1]] = part
-                seen[i, segment.num_rows :] = seen[i, :1]
+                seen[i, :, : segment.num_rows, : part.shape[1]] = part
+                seen[i, :, segment.num_rows :] = seen[i, :, :1]
             yes, no = torch.tensor([0.0, -inf], dtype=self.dtype, device=self.device)
             mask = torch.where(torch.from_numpy(seen).to(self.device), yes, no)
-            self._masks[key] = torch.cat([mask] * share, dim=1)[:, None]
+            self._masks[key] = mask.view(shape[0], 1, share * shape[2], shape[3])
         return self._masks[key]
 
 
