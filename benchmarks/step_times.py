@@ -19,33 +19,15 @@ from pathlib import Path
 
 import torch
 from tqdm import tqdm
-from transformers import LlamaConfig, LlamaForCausalLM
 
 from benchmarks import report
+from benchmarks.random_model import add_shape, random_model
 from engine.config import EngineConfig
 from engine.engine import Engine
 from engine.model.loader import load_model
 from engine.model.runner import ModelRunner
 from engine.model.trial import trial_forward, trial_ranking
 from engine.speculation.cost import LEVEL_NODES
-
-
-def random_model(folder: Path, layers: int, hidden: int, vocabulary: int) -> int:
-    """Save a Llama of this shape, in bf16; how many parameters it has."""
-    config = LlamaConfig(
-        hidden_size=hidden,
-        intermediate_size=hidden * 11 // 4,
-        num_hidden_layers=layers,
-        num_attention_heads=hidden // 64,
-        num_key_value_heads=hidden // 128,
-        vocab_size=vocabulary,
-        max_position_embeddings=2048,
-        tie_word_embeddings=True,
-    )
-    torch.manual_seed(0)
-    model = LlamaForCausalLM(config).to(torch.bfloat16)
-    model.save_pretrained(folder)
-    return sum(p.numel() for p in model.parameters())
 
 
 def in_turns(
@@ -91,9 +73,7 @@ def table_of(title: str, what: str, measured: dict[int, dict[str, float]]) -> re
 def parse() -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--layers", type=int, default=24, help="(default: %(default)s)")
-    parser.add_argument("--hidden", type=int, default=1024, help="(default: %(default)s)")
-    parser.add_argument("--vocabulary", type=int, default=32000, help="(default: %(default)s)")
+    add_shape(parser)
     parser.add_argument("--dtype", default="auto", help="auto, float32, bfloat16 or float16")
     parser.add_argument("--device", default="auto", help="auto, cpu or cuda")
     parser.add_argument("--rows", type=int, nargs="+", default=[1, 4, 8, 16, 32, 64])

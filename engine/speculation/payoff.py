@@ -57,7 +57,7 @@ class _Verdict:
     bias: slowness of steps without drafts over that of steps with, at the last verdict or step
         without; 1 before both were seen.
     steps: with drafts since the last verdict. age: since the last step without.
-    rest: steps without drafts to come.
+    rest: steps without drafts to come. doubted: whether the last verdict was a loss.
     """
 
     drafted: deque[Step] = field(default_factory=lambda: deque(maxlen=REMEMBERED[0]))
@@ -66,6 +66,7 @@ class _Verdict:
     steps: int = 0
     age: int = 0
     rest: int = 0
+    doubted: bool = False
     pause: int = SHORTEST_PAUSE
     belief: int = SHORTEST_BELIEF
 
@@ -94,16 +95,25 @@ class _Verdict:
             self.probe()
 
     def judge(self) -> None:
-        """Go on, or pause."""
+        """Go on, or pause.
+
+        A loss must be seen twice. Steps with drafts and without were taken at different times, and
+        a machine that was slow in one of them has cost many a server its drafts: after the first
+        loss both are looked at anew, one right after the other.
+        """
         self.compare()
         if not self.plain:
             self.probe()
-            return
-        if self.gain >= 1.0:
-            self.pause = SHORTEST_PAUSE
-            return
-        self.rest, self.pause = self.pause, min(2 * self.pause, LONGEST_PAUSE)
-        self.drafted.clear()
+        elif self.gain >= 1.0:
+            self.pause, self.doubted = SHORTEST_PAUSE, False
+        elif not self.doubted:
+            self.rest, self.doubted = PROBE, True
+            self.drafted.clear()
+            self.plain.clear()
+        else:
+            self.rest, self.pause = self.pause, min(2 * self.pause, LONGEST_PAUSE)
+            self.doubted = False
+            self.drafted.clear()
 
     def probe(self) -> None:
         """Rest to see what steps without drafts take: not at first, when all steps are slow."""

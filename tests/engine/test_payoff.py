@@ -43,6 +43,14 @@ def probed(seconds: float = 1.0) -> Payoff:
     return payoff
 
 
+def lost(payoff: Payoff) -> int:
+    """Steps that it rests for after windows of loss, seen twice."""
+    drafted(payoff, STEPS, seconds=9.0)
+    assert rest(payoff) == PROBE
+    drafted(payoff, STEPS, seconds=9.0)
+    return rest(payoff)
+
+
 def test_the_first_verdict_waits_for_steps_without_drafts() -> None:
     payoff = Payoff()
     drafted(payoff, STEPS - 1, seconds=9.0)
@@ -59,12 +67,33 @@ def test_drafts_go_on_while_they_bring_more_than_they_take() -> None:
         assert rest(payoff) in (0, PROBE)
 
 
-def test_a_window_of_loss_pauses_them() -> None:
+def test_two_windows_of_loss_pause_them() -> None:
     payoff = probed()
-    drafted(payoff, STEPS - 1, seconds=9.0)
+    for pause in (PROBE, SHORTEST_PAUSE):
+        drafted(payoff, STEPS - 1, seconds=9.0)
+        assert payoff.pays(SEQUENCES)
+        drafted(payoff, 1, seconds=9.0)
+        assert rest(payoff) == pause
+
+
+def test_a_loss_that_is_not_seen_again_is_forgotten() -> None:
+    payoff = probed()
+    for _ in range(3):
+        while payoff.pays(SEQUENCES):
+            drafted(payoff, 1, seconds=9.0)
+        assert rest(payoff) == PROBE
+        drafted(payoff, STEPS)
+        assert payoff.pays(SEQUENCES)
+
+
+def test_after_a_loss_only_what_comes_then_counts() -> None:
+    payoff = Payoff()
+    drafted(payoff, STEPS)
+    assert rest(payoff, seconds=0.2) == PROBE
+    drafted(payoff, STEPS, seconds=2.5)
+    assert rest(payoff) == PROBE
+    drafted(payoff, STEPS, seconds=2.5)
     assert payoff.pays(SEQUENCES)
-    drafted(payoff, 1, seconds=9.0)
-    assert rest(payoff) == SHORTEST_PAUSE
 
 
 def test_steps_without_drafts_that_are_slower_than_the_model_says_count_as_slow() -> None:
@@ -72,14 +101,13 @@ def test_steps_without_drafts_that_are_slower_than_the_model_says_count_as_slow(
     for payoff in (slow, quick):
         drafted(payoff, STEPS, seconds=2.5)
     assert slow.pays(SEQUENCES)
-    assert rest(quick) == SHORTEST_PAUSE
+    assert not quick.pays(SEQUENCES)
 
 
 def test_they_are_tried_again_later_and_later() -> None:
     payoff, pauses = probed(), []
     for _ in range(8):
-        drafted(payoff, STEPS, seconds=9.0)
-        pauses.append(rest(payoff))
+        pauses.append(lost(payoff))
     assert pauses[:3] == [SHORTEST_PAUSE, 2 * SHORTEST_PAUSE, 4 * SHORTEST_PAUSE]
     assert pauses[-1] == LONGEST_PAUSE
 
@@ -87,11 +115,13 @@ def test_they_are_tried_again_later_and_later() -> None:
 def test_a_window_of_gain_forgives_earlier_losses() -> None:
     payoff = probed()
     for _ in range(3):
-        drafted(payoff, STEPS, seconds=9.0)
-        rest(payoff)
+        lost(payoff)
     drafted(payoff, STEPS)
+    assert payoff.pays(SEQUENCES)
     while payoff.pays(SEQUENCES):
         drafted(payoff, 1, seconds=9.0)
+    assert rest(payoff) == PROBE
+    drafted(payoff, STEPS, seconds=9.0)
     assert rest(payoff) == SHORTEST_PAUSE
 
 
