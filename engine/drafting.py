@@ -152,7 +152,8 @@ class Drafting:
         tokens = sum(len(output.token_ids) for output in outputs)
         plain = self.cost(num_rows - drafts, load)
         plain += (tokens / load.sequences - 1) * self.cost(load.sequences, load)
-        step = Step(load.sequences, drafts, seconds, self.cost(num_rows, load), plain)
+        prompts = rows[RowKind.PREFILL] > 0
+        step = Step(load.sequences, drafts, seconds, self.cost(num_rows, load), plain, prompts)
         self._payoff.observe(step)
         self._stats.seconds += seconds
         self._stats.plain_seconds += self._payoff.plain_seconds(step)

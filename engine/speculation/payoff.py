@@ -19,6 +19,9 @@ tokens a sequence gets of a step varies, and how long steps take does too."""
 REMEMBERED = 64, 16
 """Last steps with drafts, and without, that a verdict is made of."""
 
+FEWEST = 2
+"""Steps of a kind, with drafts and without, that a verdict may be made of alone."""
+
 PROBE = 4
 """Steps without drafts that tell what those take."""
 
@@ -34,7 +37,7 @@ class Step:
     """A step of so many sequences.
 
     drafts: rows of drafts and of masks. seconds: that it took. cost: by the cost model.
-    plain: for as many tokens without drafts, by the cost model.
+    plain: for as many tokens without drafts, by the cost model. prompts: whether it also ran some.
     """
 
     sequences: int
@@ -42,6 +45,7 @@ class Step:
     seconds: float
     cost: float
     plain: float
+    prompts: bool = False
 
     @property
     def slowness(self) -> float:
@@ -53,7 +57,7 @@ class Step:
 class _Verdict:
     """Of all steps with about as many sequences.
 
-    drafted: the last steps with drafts. plain: slowness of the last ones without.
+    drafted: the last steps with drafts. plain: the last ones without.
     bias: slowness of steps without drafts over that of steps with, at the last verdict or step
         without; 1 before both were seen.
     steps: with drafts since the last verdict. age: since the last step without.
@@ -61,7 +65,7 @@ class _Verdict:
     """
 
     drafted: deque[Step] = field(default_factory=lambda: deque(maxlen=REMEMBERED[0]))
-    plain: deque[float] = field(default_factory=lambda: deque(maxlen=REMEMBERED[1]))
+    plain: deque[Step] = field(default_factory=lambda: deque(maxlen=REMEMBERED[1]))
     bias: float = 1.0
     steps: int = 0
     age: int = 0
@@ -70,18 +74,24 @@ class _Verdict:
     pause: int = SHORTEST_PAUSE
     belief: int = SHORTEST_BELIEF
 
-    def compare(self) -> None:
-        """Take `bias` anew, by medians, since some steps are slow for reasons of their own."""
-        self.bias = 1.0
-        if self.plain and self.drafted:
-            drafted = statistics.median(step.slowness for step in self.drafted)
-            self.bias = statistics.median(self.plain) / drafted
+    def compare(self) -> float:
+        """Tokens a second with drafts over tokens a second without; takes `bias` anew.
 
-    @property
-    def gain(self) -> float:
-        """Tokens a second with drafts over tokens a second without."""
-        cost = sum(step.cost for step in self.drafted)
-        return self.bias * sum(step.plain for step in self.drafted) / cost
+        By medians, since some steps are slow for reasons of their own. Of steps that only decode,
+        where there are some: those with prompts are another mixture with drafts than without, since
+        answers that take fewer steps meet more prompts in them.
+        """
+        sides = [list(self.plain), list(self.drafted)]
+        decoding = [[step for step in side if not step.prompts] for side in sides]
+        plain, drafted = decoding if min(map(len, decoding)) >= FEWEST else sides
+        self.bias = 1.0
+        if not drafted:
+            return 1.0
+        if plain:
+            slowness = [statistics.median(s.slowness for s in side) for side in (plain, drafted)]
+            self.bias = slowness[0] / slowness[1]
+        cost = sum(step.cost for step in drafted)
+        return self.bias * sum(step.plain for step in drafted) / cost
 
     def add(self, step: Step) -> None:
         """Count a step with drafts."""
@@ -101,10 +111,10 @@ class _Verdict:
         a machine that was slow in one of them has cost many a server its drafts: after the first
         loss both are looked at anew, one right after the other.
         """
-        self.compare()
+        gain = self.compare()
         if not self.plain:
             self.probe()
-        elif self.gain >= 1.0:
+        elif gain >= 1.0:
             self.pause, self.doubted = SHORTEST_PAUSE, False
         elif not self.doubted:
             self.rest, self.doubted = PROBE, True
@@ -140,7 +150,7 @@ class Payoff:
         """Learn from a step."""
         verdict = self._verdict(step.sequences)
         if not step.drafts:
-            verdict.plain.append(step.slowness)
+            verdict.plain.append(step)
             verdict.compare()
             verdict.age = 0
         if verdict.rest:

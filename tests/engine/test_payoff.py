@@ -86,6 +86,14 @@ def test_a_loss_that_is_not_seen_again_is_forgotten() -> None:
         assert payoff.pays(SEQUENCES)
 
 
+def test_prompts_that_meet_steps_with_drafts_are_not_held_against_drafts() -> None:
+    payoff = probed()
+    for _ in range(STEPS):
+        payoff.observe(Step(SEQUENCES, 8, 20.0, 4.0, 5.0, prompts=True))
+        drafted(payoff, 2)
+    assert payoff.pays(SEQUENCES)
+
+
 def test_after_a_loss_only_what_comes_then_counts() -> None:
     payoff = Payoff()
     drafted(payoff, STEPS)
