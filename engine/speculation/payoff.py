@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import statistics
 from collections import deque
+from collections.abc import Collection
 from dataclasses import dataclass, field
 
 WINDOW, SHORTEST_WINDOW = 64, 8
@@ -18,9 +19,6 @@ tokens a sequence gets of a step varies, and how long steps take does too."""
 
 REMEMBERED = 64, 16
 """Last steps with drafts, and without, that a verdict is made of."""
-
-FEWEST = 2
-"""Steps of a kind, with drafts and without, that a verdict may be made of alone."""
 
 PROBE = 4
 """Steps without drafts that tell what those take."""
@@ -77,21 +75,20 @@ class _Verdict:
     def compare(self) -> float:
         """Tokens a second with drafts over tokens a second without; takes `bias` anew.
 
-        By medians, since some steps are slow for reasons of their own. Of steps that only decode,
-        where there are some: those with prompts are another mixture with drafts than without, since
-        answers that take fewer steps meet more prompts in them.
+        By medians, since some steps are slow for reasons of their own. Steps that only decode and
+        those with prompts are apart, since drafts slow them differently.
         """
-        sides = [list(self.plain), list(self.drafted)]
-        decoding = [[step for step in side if not step.prompts] for side in sides]
-        plain, drafted = decoding if min(map(len, decoding)) >= FEWEST else sides
         self.bias = 1.0
-        if not drafted:
+        if not self.drafted:
             return 1.0
-        if plain:
-            slowness = [statistics.median(s.slowness for s in side) for side in (plain, drafted)]
-            self.bias = slowness[0] / slowness[1]
-        cost = sum(step.cost for step in drafted)
-        return self.bias * sum(step.plain for step in drafted) / cost
+        cost = sum(step.cost for step in self.drafted)
+        if self.plain:
+            kinds = [[s for s in self.drafted if s.prompts == prompts] for prompts in (False, True)]
+            seconds = sum(
+                _slowness(kind) * sum(step.cost for step in kind) for kind in kinds if kind
+            )
+            self.bias = _slowness(self.plain) * cost / seconds
+        return self.bias * sum(step.plain for step in self.drafted) / cost
 
     def add(self, step: Step) -> None:
         """Count a step with drafts."""
@@ -128,6 +125,10 @@ class _Verdict:
     def probe(self) -> None:
         """Rest to see what steps without drafts take: not at first, when all steps are slow."""
         self.rest, self.belief = PROBE, min(2 * self.belief, LONGEST_BELIEF)
+
+
+def _slowness(steps: Collection[Step]) -> float:
+    return statistics.median(step.slowness for step in steps)
 
 
 class Payoff:
