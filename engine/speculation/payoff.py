@@ -56,8 +56,8 @@ class _Verdict:
     """Of all steps with about as many sequences.
 
     drafted: the last steps with drafts. plain: the last ones without.
-    bias: slowness of steps without drafts over that of steps with, at the last verdict or step
-        without; 1 before both were seen.
+    bias: slowness of steps without drafts over that of steps with, when both were last there at a
+        verdict or a step without; 1 before.
     steps: with drafts since the last verdict. age: since the last step without.
     rest: steps without drafts to come. doubted: whether the last verdict was a loss.
     """
@@ -72,22 +72,22 @@ class _Verdict:
     pause: int = SHORTEST_PAUSE
     belief: int = SHORTEST_BELIEF
 
-    def compare(self) -> float:
-        """Tokens a second with drafts over tokens a second without; takes `bias` anew.
+    def compare(self) -> None:
+        """Take `bias` anew, where there are steps with drafts and without.
 
         By medians, since some steps are slow for reasons of their own. Steps that only decode and
         those with prompts are apart, since drafts slow them differently.
         """
-        self.bias = 1.0
-        if not self.drafted:
-            return 1.0
+        if not (self.plain and self.drafted):
+            return
+        kinds = [[s for s in self.drafted if s.prompts == prompts] for prompts in (False, True)]
+        seconds = sum(_slowness(kind) * sum(step.cost for step in kind) for kind in kinds if kind)
+        self.bias = _slowness(self.plain) * sum(step.cost for step in self.drafted) / seconds
+
+    @property
+    def gain(self) -> float:
+        """Tokens a second with drafts over tokens a second without."""
         cost = sum(step.cost for step in self.drafted)
-        if self.plain:
-            kinds = [[s for s in self.drafted if s.prompts == prompts] for prompts in (False, True)]
-            seconds = sum(
-                _slowness(kind) * sum(step.cost for step in kind) for kind in kinds if kind
-            )
-            self.bias = _slowness(self.plain) * cost / seconds
         return self.bias * sum(step.plain for step in self.drafted) / cost
 
     def add(self, step: Step) -> None:
@@ -108,10 +108,10 @@ class _Verdict:
         a machine that was slow in one of them has cost many a server its drafts: after the first
         loss both are looked at anew, one right after the other.
         """
-        gain = self.compare()
+        self.compare()
         if not self.plain:
             self.probe()
-        elif gain >= 1.0:
+        elif self.gain >= 1.0:
             self.pause, self.doubted = SHORTEST_PAUSE, False
         elif not self.doubted:
             self.rest, self.doubted = PROBE, True

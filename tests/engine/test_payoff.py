@@ -187,3 +187,11 @@ def test_the_time_of_plain_decoding_is_that_of_the_step_by_the_model_and_by_what
     payoff.observe(Step(SEQUENCES, 0, seconds=1.5, cost=1.0, plain=1.0))
     assert payoff.plain_seconds(step) == pytest.approx(1.5 * 3.0)
     assert payoff.plain_seconds(Step(SEQUENCES, 0, 7.0, 1.0, 1.0)) == 7.0
+
+
+def test_while_a_loss_is_looked_at_anew_plain_decoding_is_judged_by_what_was_seen_before() -> None:
+    payoff, step = probed(seconds=0.5), Step(SEQUENCES, 8, seconds=2.0, cost=2.0, plain=3.0)
+    drafted(payoff, STEPS)
+    assert payoff.plain_seconds(step) == pytest.approx(0.5 * 3.0)
+    assert rest(payoff) == PROBE
+    assert payoff.plain_seconds(step) == pytest.approx(0.5 * 3.0)
