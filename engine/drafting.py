@@ -12,7 +12,7 @@ from engine.batch import ForwardBatch, RowKind
 from engine.config import EngineConfig
 from engine.grammar import forced
 from engine.grammar.constraint import Constraint
-from engine.model.runner import ModelOutput, ModelRunner
+from engine.model.runner import ModelOutput
 from engine.request import Request, RequestOutput
 from engine.scheduler import Scheduled
 from engine.sequence import Sequence
@@ -40,11 +40,10 @@ class Drafting:
     def __init__(
         self,
         config: EngineConfig,
-        runner: ModelRunner,
         cost: StepCostModel | None,
         stats: SpecDecodingStats,
     ) -> None:
-        self._config, self._runner, self.cost, self._stats = config, runner, cost, stats
+        self._config, self.cost, self._stats = config, cost, stats
         self._unadapted = Adaptive((), cost) if cost is not None else None
         self._payoff = Payoff()
 

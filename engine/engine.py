@@ -85,7 +85,7 @@ class Engine:
         if config.tree == "auto":
             cost = step_cost(self.runner, loaded, config, self.max_model_len)
         self._stats = EngineStats()
-        self.drafting = Drafting(config, self.runner, cost, self._stats.speculation)
+        self.drafting = Drafting(config, cost, self._stats.speculation)
         for name, adapter in adapters.items():
             self.adapters.load(name, self.prepare(adapter), config.adapters.get(name, ""))
         self.scheduler = Scheduler(

@@ -192,8 +192,7 @@ class _Group:
         """Additive mask `[batch, 1, share * rows, columns]`; layers of equal scope share it."""
         key = (scope, share)
         if key not in self._masks:
-            shape = len(self.segments), share, self.num_rows, self.num_columns
-            seen = np.zeros(shape, np.bool_)
+            seen = np.zeros((len(self.segments), share, self.num_rows, self.num_columns), np.bool_)
             for i, (segment, columns) in enumerate(zip(self.segments, self.columns, strict=True)):
                 part = visible(
                     segment, self.positions[i], scope, *columns.widths, columns.num_prompts
@@ -202,7 +201,7 @@ class _Group:
                 seen[i, :, segment.num_rows :] = seen[i, :, :1]
             yes, no = torch.tensor([0.0, -inf], dtype=self.dtype, device=self.device)
             mask = torch.where(torch.from_numpy(seen).to(self.device), yes, no)
-            self._masks[key] = mask.view(shape[0], 1, share * shape[2], shape[3])
+            self._masks[key] = mask.flatten(1, 2)[:, None]
         return self._masks[key]
 
 

@@ -151,7 +151,10 @@ class ModelRunner:
 
     @torch.inference_mode()
     def draft_head(self, tokens: Tensor | None, successor: Successor | None) -> DraftHead:
-        """What ranks drafts among `tokens`, int64 `[n]`; among all for None."""
+        """What ranks drafts among `tokens`, int64 `[n]`; among all for None.
+
+        successor: the adapter's, None where it has none.
+        """
         guide = None
         if successor is not None:
             successor = successor.to(self.device)
@@ -164,7 +167,7 @@ class ModelRunner:
         return DraftHead(lambda hidden: self.logit_rule(head(hidden)), tokens, guide)
 
     def token_reader(self, successor: Successor) -> Layer:
-        """What a successor head takes from token ids, worked out once for all that there are."""
+        """As `successor.read_token`, of token ids: a table of the whole vocabulary."""
         ids = torch.arange(self.config.vocab_size, device=self.device)
         parts = [successor.read_token(self.embed(part)) for part in ids.split(TABLE_ROWS)]
         table = torch.cat(parts).to(self.mask_embeddings.dtype)

@@ -79,7 +79,7 @@ def test_what_adapters_do_is_counted_until_they_are_unloaded() -> None:
 
 def drafting_of(stats: SpecDecodingStats) -> Drafting:
     """What counts into `stats`; it drafts nothing."""
-    return Drafting(EngineConfig("tiny"), runner=None, cost=factories.COST, stats=stats)  # type: ignore[arg-type]
+    return Drafting(EngineConfig("tiny"), factories.COST, stats)
 
 
 def one_sequence() -> list[Scheduled]:
