@@ -18,14 +18,14 @@ PROGRAM = """
         return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
     torch.ones(8 << 20)  # 32 MiB
     before = faults()
-    for _ in range(10):
+    for _ in range(40):
         torch.ones(8 << 20)
     print(faults() - before)
 """
 
 
 def page_faults(first: str) -> int:
-    """Of ten tensors one after the other, in a process of its own."""
+    """Of forty tensors one after the other, in a process of its own; the first find no room yet."""
     program = textwrap.dedent(PROGRAM.format(first=first))
     run = [sys.executable, "-c", program]
     return int(subprocess.run(run, check=True, capture_output=True, text=True).stdout)
