@@ -18,7 +18,7 @@ import torch
 from adapters.format import MIN_DRAFT_TOKENS
 from engine.config import EngineConfig
 from engine.model.loaded import LoadedModel
-from engine.model.processor import processor_name
+from engine.processor import processor_name
 from engine.model.runner import ModelRunner
 from engine.model.trial import trial_forward, trial_ranking
 from engine.speculation.cost import StepCostModel, measure

@@ -14,12 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
+from engine.attention.segments import WORD_BITS, segment_facts, visibility_words
 from engine.batch import ForwardBatch, Segment
 from engine.cache.storage import KVStorage
 from engine.kernels.tree_attention import TILE_FIELDS
-
-WORD_BITS = 64
-WORD_MASK = (1 << WORD_BITS) - 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,7 +116,7 @@ class StepTables:
             needed = tiling.parts(segment.num_past)
             parts[tiling] = max(parts.get(tiling, 0), needed)
             offsets[segment.start + 1 : segment.start + segment.num_rows + 1] = needed
-            facts = _facts(segment, len(blocks), storage, num_prompts)
+            facts = segment_facts(segment, len(blocks), storage, num_prompts)
             tiles.setdefault(tiling, []).extend(
                 [first, *facts] for first in range(0, segment.num_rows * share, tiling.rows)
             )
@@ -175,40 +173,6 @@ class DeviceTables:
     blocks: Tensor
     num_words: int
     num_partials: int
-
-
-def visibility_words(batch: ForwardBatch) -> NDArray[np.int64]:
-    """`RowLayout.words` of all rows in 64-bit pieces, int64 `[rows, pieces]`; 0 for causal rows."""
-    widest = max((len(s.layout.words) for s in batch.segments if s.layout), default=1)
-    pieces = -(-widest // WORD_BITS)
-    words = np.zeros((batch.num_rows, pieces), np.uint64)
-    for segment in batch.segments:
-        if segment.layout is None:
-            continue
-        rows = words[segment.root : segment.start + segment.num_rows]
-        for piece in range(pieces):
-            shift = piece * WORD_BITS
-            rows[:, piece] = [word >> shift & WORD_MASK for word in segment.layout.words]
-    return words.view(np.int64)
-
-
-def _facts(
-    segment: Segment, first_block: int, storage: KVStorage, num_prompts: Sequence[int]
-) -> Sequence[int]:
-    """What `attend_parts` reads of a tile behind its first folded row."""
-    size, layout = storage.block_size, segment.layout
-    first_mask = segment.num_causal + layout.num_nodes if layout else segment.num_rows
-    return (
-        segment.start,
-        segment.num_rows,
-        segment.num_causal,
-        segment.num_past,
-        first_block,
-        segment.scratch_block * size,
-        storage.prompt_block_ids(segment.adapter, 0).start * size,
-        num_prompts[segment.adapter] if first_mask < segment.num_rows else 0,
-        first_mask,
-    )
 
 
 def _aligned(table: NDArray[np.int64]) -> int:

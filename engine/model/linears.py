@@ -11,7 +11,7 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from engine.model.processor import is_x86, processor_name
+from engine.processor import is_x86, processor_name
 
 PACKED_FOR = 128
 """Rows that weights are packed for. Any number of rows may be multiplied with the result; packed

@@ -16,7 +16,7 @@ from engine.model.linears import (
     packing,
     selected,
 )
-from engine.model.processor import is_x86
+from engine.processor import is_x86
 
 KINDS = [
     pytest.param(

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from engine.model import processor
+from engine import processor
 
 
 def test_the_name_is_the_first_that_the_kernel_lists(
