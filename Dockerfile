@@ -1,7 +1,5 @@
 # docker build -t bita-serve:cpu .
-# docker build -t bita-serve:gpu --build-arg VARIANT=gpu .
 #
-#   VARIANT      cpu, or gpu, which has the C++ compiler that --attention triton and --compile call
 #   TORCH_INDEX  package index that PyTorch comes from, if not pip's own. On x86-64 pip's own has the
 #                CUDA build, which runs on CPUs too; the index of the CPU wheels, as PyTorch's
 #                installation page names it, makes the cpu image gigabytes smaller
@@ -29,16 +27,12 @@ COPY . .
 RUN pip wheel --no-cache-dir --no-deps --wheel-dir /wheels .
 
 FROM python:${PYTHON_VERSION}-slim AS base
-ARG VARIANT=cpu
+# The compiler makes the kernels for the processor, or the GPU, that a container finds.
 # Debian keeps one version of a package at a time: a pinned one would be gone with the next fix.
 # hadolint ignore=DL3008
-RUN case "$VARIANT" in \
-    cpu) ;; \
-    gpu) apt-get update \
-        && apt-get install --yes --no-install-recommends g++ \
-        && rm -rf /var/lib/apt/lists/* ;; \
-    *) echo "VARIANT is cpu or gpu, not $VARIANT" >&2; exit 1 ;; \
-    esac
+RUN apt-get update \
+    && apt-get install --yes --no-install-recommends g++ \
+    && rm -rf /var/lib/apt/lists/*
 # The home is the one place that is written to: measured step costs and compiled kernels.
 RUN groupadd --gid 10001 bita \
     && useradd --uid 10001 --gid 10001 --home-dir /var/cache/bita --no-create-home bita \

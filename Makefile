@@ -4,15 +4,14 @@
 #   TORCH        what is installed for PyTorch: the newest where there is a GPU, else 2.13.0
 #   TORCH_INDEX  package index it comes from, if not pip's own: where pip's own has only the CUDA
 #                build, the index of the CPU wheels saves gigabytes
-#   VARIANT      of the container image: cpu or gpu
+#   IMAGE        name of the container image
 #   ARGS         arguments of the command behind serve, chat, tune, test, bench ...
 PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
 TORCH ?= $(shell nvidia-smi >/dev/null 2>&1 && echo torch || echo torch==2.13.0)
 TORCH_INDEX ?=
 ARGS ?=
-VARIANT ?= cpu
-IMAGE ?= bita-serve:$(VARIANT)
+IMAGE ?= bita-serve:cpu
 
 BIN := .venv/bin
 STAMP := .venv/.installed
@@ -120,6 +119,6 @@ $(LLAMA): | $(STAMP)
 losslessness: setup ## what 16 bit does to greedy output
 	$(BIN)/python -m benchmarks.losslessness $(ARGS)
 
-docker: ## a container image, bita-serve:cpu; make docker VARIANT=gpu for bita-serve:gpu
-	docker build --build-arg VARIANT=$(VARIANT) --build-arg REVISION=$$(git rev-parse HEAD) \
+docker: ## a container image, bita-serve:cpu
+	docker build --build-arg REVISION=$$(git rev-parse HEAD) \
 		$(if $(TORCH_INDEX),--build-arg TORCH_INDEX=$(TORCH_INDEX)) -t $(IMAGE) $(ARGS) .

@@ -17,7 +17,7 @@ import rich.table
 import torch
 from rich.console import Console
 
-from engine.model.processor import processor_name
+from engine.processor import processor_name
 
 WIDTH = 120
 """Columns of a table that no terminal shows."""

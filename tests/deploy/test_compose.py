@@ -100,9 +100,7 @@ def test_the_front_is_set_up_for_servers_as_they_are_by_default() -> None:
     assert SERVICES["front"]["ports"][0].endswith(f":8000:{port}")
 
 
-def test_variants_are_built_by_the_dockerfiles_argument() -> None:
-    assert "VARIANT" not in SERVICES["server-cpu"]["build"]["args"]
-    assert SERVICES["server-gpu"]["build"]["args"]["VARIANT"] == "gpu"
+def test_the_gpu_service_is_given_a_gpu() -> None:
     (device,) = SERVICES["server-gpu"]["deploy"]["resources"]["reservations"]["devices"]
     assert device["capabilities"] == ["gpu"]
 

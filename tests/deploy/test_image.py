@@ -79,16 +79,9 @@ def test_hadolint_finds_nothing() -> None:
 
 @pytest.mark.deploy
 @pytest.mark.usefixtures("base_image")
-def test_the_gpu_variant_has_a_compiler(store: Store) -> None:
-    store.build("variant", "--target=base", PYTHON_VERSION=PYTHON, VARIANT="gpu")
-    assert "Free Software" in store.run("podman", "run", "--rm", "variant", "g++", "--version")
-
-
-@pytest.mark.deploy
-@pytest.mark.usefixtures("base_image")
-def test_another_variant_is_refused(store: Store) -> None:
-    with pytest.raises(AssertionError, match="VARIANT is cpu or gpu, not tpu"):
-        store.build("refused", "--target=base", PYTHON_VERSION=PYTHON, VARIANT="tpu")
+def test_an_image_has_a_compiler_for_the_kernels(store: Store) -> None:
+    store.build("compiler", "--target=base", PYTHON_VERSION=PYTHON)
+    assert "Free Software" in store.run("podman", "run", "--rm", "compiler", "g++", "--version")
 
 
 @pytest.mark.deploy
