@@ -20,7 +20,7 @@ from torch import Tensor
 from adapters.format import MAX_MASKS, AdapterConfig
 from adapters.profile import HitProfile
 from engine.errors import AdapterNameTaken, AdapterRefused, NoFreeSlot, UnknownAdapter
-from engine.speculation.bita import DraftHead
+from engine.speculation.bita import Head
 from engine.speculation.planner import Planner
 from engine.speculation.trust import Trust
 from engine.stats import AdapterStats
@@ -78,7 +78,7 @@ class PreparedAdapter:
     config: AdapterConfig
     prompt_kv: Tensor
     mask_embeddings: Tensor
-    head: DraftHead
+    head: Head
     planner: Planner
 
 
@@ -95,7 +95,7 @@ class LoadedAdapter:
     folder: str
     slot: int
     profile: HitProfile
-    head: DraftHead
+    head: Head
     planner: Planner
     greedy: Trust = field(default_factory=Trust)
     sampled: Trust = field(default_factory=Trust)

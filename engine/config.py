@@ -32,11 +32,13 @@ class EngineConfig:
     prefix_caching: share KV blocks of equal prompt beginnings between requests.
     num_threads: CPU threads of the forward; 0 leaves torch's choice.
     compile: have torch compile the model at the start.
+    native: let our own kernels compute on a CPU with a C++ compiler, where they know the model.
     attention: "sdpa" (torch's own) or "triton" (our kernels, which no GPU has run yet).
     tensor_parallel_size: ranks that share the model, each a process with a device of its own;
         memory is per rank, and threads are divided among them.
-    deterministic: compute `FIXED_ROWS` rows in every step, each by itself, so that a request's
-        tokens do not depend, even in 16 bit, on drafts and on what else is served.
+    deterministic: compute each row by itself, so that a request's tokens do not depend, even in 16
+        bit, on drafts and on what else is served;
+        `FIXED_ROWS` rows a step where our CPU kernels do not compute it.
     """
 
     model: str
@@ -55,6 +57,7 @@ class EngineConfig:
     prefix_caching: bool = True
     num_threads: int = 0
     compile: bool = False
+    native: bool = True
     attention: str = "sdpa"
     tensor_parallel_size: int = 1
     deterministic: bool = False

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TypeAlias
 
 import torch
@@ -21,6 +22,7 @@ from engine.speculation.bita import Branches, MaskGroup
 from engine.speculation.cost import Load, StepCostModel
 from engine.speculation.drafter import Chain, Drafter
 from engine.speculation.growth import Ranker, Unranked
+from engine.speculation.overhead import Overhead
 from engine.speculation.payoff import Payoff, Step
 from engine.speculation.planner import PLAIN, Adaptive, Fixed, Planner, named
 from engine.speculation.sources import GRAMMAR, NGRAM, PREDICTION
@@ -45,7 +47,7 @@ class Drafting:
     ) -> None:
         self._config, self.cost, self._stats = config, cost, stats
         self._unadapted = Adaptive((), cost) if cost is not None else None
-        self._payoff = Payoff()
+        self._payoff, self._overhead = Payoff(), Overhead()
 
     def planner(self, adapter: BitaAdapter) -> Planner:
         """What chooses the trees of an adapter's sequences."""
@@ -77,7 +79,7 @@ class Drafting:
         """The tree of a sequence that nothing is drafted for, when so many decode."""
         if sequence.adapter is None or not self._payoff.pays(num_decoding):
             return PLAIN
-        load = Load(num_decoding, sequence.num_computed_tokens)
+        load = Load(num_decoding, sequence.num_computed_tokens, self._overhead.seconds)
         return sequence.adapter.planner.first(load, sequence.trust())
 
     @torch.inference_mode()
@@ -90,7 +92,7 @@ class Drafting:
     ) -> None:
         """The next step's trees, from each last accepted node's mask group and from chains."""
         drafting: dict[LoadedAdapter | None, list[_Parts]] = {}
-        load = _load(scheduled)
+        load = self._load(scheduled)
         pays = self._payoff.pays(load.sequences)
         for item, segment, acceptance in zip(scheduled, batch.segments, accepted, strict=True):
             sequence = item.sequence
@@ -130,13 +132,16 @@ class Drafting:
         outputs: list[RequestOutput],
         rows: dict[RowKind, int],
         seconds: float,
+        overhead: float,
     ) -> None:
         """Compare a step with what it would have taken without its drafts and masks.
 
         For as many tokens, plain decoding needs further steps: of the roots alone, since what else
         the step computed, it would compute once.
+
+        seconds: of the step. overhead: those of them that are neither its forward's nor drafting's.
         """
-        load = _load(scheduled)
+        load = self._load(scheduled)
         if not load.sequences:
             return
         drafts = rows[RowKind.NODE] + rows[RowKind.MASK]
@@ -147,18 +152,21 @@ class Drafting:
         num_rows = sum(rows.values())
         # Rows of prompts attend too, each to what lies before it.
         columns = sum(item.num_rows * item.sequence.num_computed_tokens for item in scheduled)
-        load = Load(load.sequences, columns // num_rows)
+        load = replace(load, context=columns // num_rows)
         tokens = sum(len(output.token_ids) for output in outputs)
         plain = self.cost(num_rows - drafts, load)
         plain += (tokens / load.sequences - 1) * self.cost(load.sequences, load)
         prompts = rows[RowKind.PREFILL] > 0
         step = Step(load.sequences, drafts, seconds, self.cost(num_rows, load), plain, prompts)
         self._payoff.observe(step)
+        self._overhead.observe(overhead)
         self._stats.seconds += seconds
         self._stats.plain_seconds += self._payoff.plain_seconds(step)
 
-
-def _load(scheduled: list[Scheduled]) -> Load:
-    """The sequences that a step chooses a token for."""
-    contexts = [item.sequence.num_computed_tokens for item in scheduled if item.tree is not None]
-    return Load(len(contexts), sum(contexts) // max(1, len(contexts)))
+    def _load(self, scheduled: list[Scheduled]) -> Load:
+        """The sequences that a step chooses a token for."""
+        contexts = [
+            item.sequence.num_computed_tokens for item in scheduled if item.tree is not None
+        ]
+        context = sum(contexts) // max(1, len(contexts))
+        return Load(len(contexts), context, self._overhead.seconds)

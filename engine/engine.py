@@ -55,7 +55,8 @@ class Engine:
         adapters: Mapping[str, BitaAdapter],
         build: Build = build_runner,
     ) -> None:
-        if config.deterministic:
+        padded = config.deterministic and not loaded.native
+        if padded:
             config = config.with_fixed_rows()
         self.config, self.loaded = config, loaded
         self.max_model_len = config.max_model_len or loaded.facts.max_positions
@@ -71,7 +72,7 @@ class Engine:
             max_masks=room.masks,
             step_rows=config.max_num_batched_tokens,
             max_segments=config.max_num_seqs,
-            fixed_rows=config.max_num_batched_tokens if config.deterministic else 0,
+            fixed_rows=config.max_num_batched_tokens if padded else 0,
         )
         self.runner = build(loaded, sizes, config.attention)
         if config.compile:
@@ -173,7 +174,7 @@ class Engine:
         batch = self._batch(scheduled)
         clock.ended("batch")
         output = self.runner.execute(batch)
-        clock.ended("forward")
+        forward = clock.ended("forward")
         self._report_prompts(scheduled, batch, output)
         accepted = verify(scheduled, output.logits, self.loaded.eos_token_ids)
         all_finite = self._all_finite(scheduled, batch, output, accepted)
@@ -188,8 +189,9 @@ class Engine:
                 self.abort(item.sequence.request.request_id)
         clock.ended("emit")
         self.drafting.draft(scheduled, batch, output, accepted)
+        overhead = clock.total - forward
         clock.ended("draft")
-        self.drafting.weigh(scheduled, outputs, self._count(batch), clock.total)
+        self.drafting.weigh(scheduled, outputs, self._count(batch), clock.total, overhead)
         return outputs
 
     def stats(self) -> EngineStats:
@@ -257,6 +259,8 @@ class Engine:
         accepted: list[Acceptance | None],
     ) -> bool:
         """Whether all rows are finite numbers; whoever needs one that is not has failed."""
+        if output.finite:
+            return True
         # One number that is not finite leaves no finite sum, and a sum takes a fifth of the time.
         if isfinite(output.hidden.sum(dtype=torch.float32).item()):
             return True

@@ -56,7 +56,9 @@ def _load_model(config: EngineConfig) -> tuple[LoadedModel, Build]:
         from engine.parallel.leader import load_sharded
 
         return load_sharded(config)
-    loaded = load_model(config.model, config.device, config.dtype, compiled=config.compile)
+    loaded = load_model(
+        config.model, config.device, config.dtype, compiled=config.compile, native=config.native
+    )
     if config.attention == "triton" and usable(loaded.device):
         # Only here, since Triton is not installed everywhere.
         from engine.model.graphs import GraphedRunner

@@ -120,13 +120,14 @@ class PhaseClock:
     def __init__(self, seconds: dict[str, float]) -> None:
         self._seconds, self._last, self.total = seconds, time.perf_counter(), 0.0
 
-    def ended(self, phase: str) -> None:
-        """Count what passed since the phase before `phase` ended, or since the clock was made."""
+    def ended(self, phase: str) -> float:
+        """Count the seconds since the phase before `phase` ended, or since the clock was made."""
         now = time.perf_counter()
         seconds = now - self._last
         self._seconds[phase] += seconds
         self.total += seconds
         self._last = now
+        return seconds
 
 
 def _count_one(counts: list[int], index: int) -> None:

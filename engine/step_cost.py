@@ -17,10 +17,11 @@ import torch
 
 from adapters.format import MIN_DRAFT_TOKENS
 from engine.config import EngineConfig
+from engine.kernels.cpu.library import kernel_digest
 from engine.model.loaded import LoadedModel
-from engine.processor import processor_name
 from engine.model.runner import ModelRunner
 from engine.model.trial import trial_forward, trial_ranking
+from engine.processor import processor_name
 from engine.speculation.cost import StepCostModel, measure
 
 CONTEXTS = 256, 1024
@@ -47,6 +48,7 @@ def step_cost(
         "torch": torch.__version__,
         "route": loaded.route.value,
         "compile": config.compile,
+        "kernels": kernel_digest() if loaded.native else "",
         "attention": config.attention,
         "runner": type(runner).__name__,
         "ranks": loaded.ranks,

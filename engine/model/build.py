@@ -9,6 +9,7 @@ from typing import TypeAlias
 from engine.attention.select import pick_backend
 from engine.cache.storage import KVStorage
 from engine.model.loaded import LoadedModel
+from engine.model.native import NativeRunner
 from engine.model.runner import ModelRunner
 
 
@@ -36,12 +37,14 @@ Build: TypeAlias = Callable[[LoadedModel, Sizes, str], ModelRunner]
 
 
 def build_runner(
-    loaded: LoadedModel, sizes: Sizes, attention: str, kind: type[ModelRunner] = ModelRunner
+    loaded: LoadedModel, sizes: Sizes, attention: str, kind: type[ModelRunner] | None = None
 ) -> ModelRunner:
     """A runner with empty storage for this process's KV heads.
 
-    attention: "sdpa" or "triton". Raises EngineError where that cannot run.
+    attention: "sdpa" or "triton". kind: of the runner; None takes the one for the model. Raises
+    EngineError where that cannot run.
     """
+    kind = kind or (NativeRunner if loaded.native else ModelRunner)
     facts, heads = loaded.facts, loaded.own_kv_heads
     backend = pick_backend(attention, loaded.device, sizes.fixed_rows > 0)
     storage = KVStorage(

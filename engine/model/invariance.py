@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from engine.batch import ForwardBatch, SegmentPlan
+from engine.config import FIXED_ROWS
 from engine.errors import EngineError
 from engine.model.runner import ModelRunner, Route
 from engine.speculation.tree import TreeTopology
@@ -30,7 +31,7 @@ def check_invariance(runner: ModelRunner, vocab_size: int) -> None:
         raise EngineError("--deterministic cannot be kept for mixtures of experts")
     rng = random.Random(0)
     for _ in range(TRIALS):
-        ids = [rng.randrange(vocab_size) for _ in range(runner.fixed_rows)]
+        ids = [rng.randrange(vocab_size) for _ in range(FIXED_ROWS)]
         own, others = ids[:TOKENS], ids[TOKENS:]
         alone = _logits(runner, [own])[0]
         for cut in (1, len(others) // 2, len(others)):

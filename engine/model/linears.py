@@ -11,6 +11,8 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
+from engine.kernels.cpu.library import library
+from engine.kernels.cpu.linear import PackedWeight
 from engine.processor import is_x86, processor_name
 
 PACKED_FOR = 128
@@ -19,28 +21,31 @@ for fewer, more than these become slow."""
 
 
 class PackedLinear(nn.Linear):
-    """A linear layer whose weight a library has packed; of `weight` the shape and dtype are left.
+    """A linear layer whose weight lies as a library's kernel reads it; shape and dtype are left.
 
     No gradient goes through it.
     """
 
-    # Packed weight, shape, bias: at hand, since a module looks for parameters long.
-    operands: tuple[Tensor, Tensor, Tensor | None]
-
     @staticmethod
-    def order(weight: Tensor) -> Tensor:
-        """A weight `[out_features, in_features]` in the order that the library's kernel reads."""
+    def takes(weight: Tensor) -> bool:
+        """Whether the library multiplies with weights of this shape."""
+        return True
+
+    def keep(self, weight: Tensor) -> None:
+        """Keep a weight, `[out_features, in_features]`, in the order that the kernel reads."""
         raise NotImplementedError
 
 
 class MklLinear(PackedLinear):
     """float32, packed by MKL. A compiler would make a graph for every number of rows."""
 
-    @staticmethod
-    def order(weight: Tensor) -> Tensor:
-        """As `PackedLinear.order`."""
-        packed: Tensor = torch.ops.mkl._mkl_reorder_linear_weight(weight, PACKED_FOR)
-        return packed
+    # Packed weight, shape, bias: at hand, since a module looks for parameters long.
+    operands: tuple[Tensor, Tensor, Tensor | None]
+
+    def keep(self, weight: Tensor) -> None:
+        """As `PackedLinear.keep`."""
+        packed = torch.ops.mkl._mkl_reorder_linear_weight(weight, PACKED_FOR)
+        self.operands = packed, _nowhere(weight), self.bias
 
     def forward(self, input: Tensor) -> Tensor:
         """input: float32 `[..., in_features]` -> `[..., out_features]`."""
@@ -53,18 +58,37 @@ class MklLinear(PackedLinear):
 class OneDnnLinear(PackedLinear):
     """float32 or bfloat16, packed by oneDNN."""
 
-    @staticmethod
-    def order(weight: Tensor) -> Tensor:
-        """As `PackedLinear.order`."""
-        packed: Tensor = torch.ops.mkldnn._reorder_linear_weight(weight, PACKED_FOR)
-        return packed
+    operands: tuple[Tensor, Tensor | None]
+
+    def keep(self, weight: Tensor) -> None:
+        """As `PackedLinear.keep`."""
+        packed = torch.ops.mkldnn._reorder_linear_weight(weight, PACKED_FOR)
+        self.operands = packed, self.bias
 
     def forward(self, input: Tensor) -> Tensor:
         """input: of the weight's dtype, `[..., in_features]` -> `[..., out_features]`."""
-        packed, _, bias = self.operands
         multiply = _opaque if torch.compiler.is_compiling() else _multiply
-        output: Tensor = multiply(input, packed, bias)
+        output: Tensor = multiply(input, *self.operands)
         return output
+
+
+class NativeLinear(PackedLinear):
+    """float32 or bfloat16, by our own kernels: no row's result depends on the rows beside it."""
+
+    packed: PackedWeight
+
+    @staticmethod
+    def takes(weight: Tensor) -> bool:
+        """As `PackedLinear.takes`."""
+        return PackedWeight.takes(weight)
+
+    def keep(self, weight: Tensor) -> None:
+        """As `PackedLinear.keep`."""
+        self.packed = PackedWeight(weight, self.bias)
+
+    def forward(self, input: Tensor) -> Tensor:
+        """input: of the weight's dtype, `[..., in_features]` -> `[..., out_features]`."""
+        return self.packed.multiply(input)
 
 
 def _multiply(input: Tensor, packed: Tensor, bias: Tensor | None) -> Tensor:
@@ -91,44 +115,55 @@ torch.library.register_fake("bita_linears::multiply", _shape)
 _opaque = torch.ops.bita_linears.multiply.default
 
 
-def packing(dtype: torch.dtype) -> type[PackedLinear] | None:
-    """The library that multiplies few rows of this dtype fastest here; None for torch's own way.
+def packing(
+    dtype: torch.dtype, native: bool = True, compiled: bool = False
+) -> type[PackedLinear] | None:
+    """What multiplies few rows of this dtype fastest here; None for torch's own way.
 
-    MKL is at its best on its maker's processors: on an AMD one, oneDNN takes a quarter of its time
-    (`benchmarks/linears.py`). Elsewhere than on x86 neither was measured.
+    native: whether our kernels may. compiled: whether the model will be, which only oneDNN's layers
+    can. MKL is at its best on its maker's processors: on an AMD one, oneDNN takes a quarter of its
+    time (`benchmarks/linears.py`). Elsewhere than on x86 none was measured.
     """
     if not is_x86() or not torch.backends.mkldnn.is_available():
         return None
+    if dtype not in (torch.float32, torch.bfloat16):
+        return None
+    if native and not compiled and library() is not None:
+        return NativeLinear
     if dtype is torch.bfloat16:
         return OneDnnLinear if torch.ops.mkldnn._is_mkldnn_bf16_supported() else None
-    if dtype is not torch.float32:
-        return None
     mkl = torch.backends.mkl.is_available() and "Intel" in processor_name()
-    return MklLinear if mkl else OneDnnLinear
+    if mkl:
+        return None if compiled else MklLinear
+    return OneDnnLinear
 
 
-def pack(model: nn.Module, kind: type[PackedLinear] | None = None, compiled: bool = False) -> None:
+def pack(
+    model: nn.Module,
+    kind: type[PackedLinear] | None = None,
+    native: bool = True,
+    compiled: bool = False,
+) -> None:
     """Pack every linear layer, or lay it out input-major where it cannot be.
 
-    kind: by which library; the fastest here by itself. compiled: whether the model will be, which
-    only oneDNN's layers can.
+    kind: by which library; `packing` says it by itself. native, compiled: as `packing`'s.
     """
     for module in _linears(model):
-        packed_kind = kind or packing(module.weight.dtype)
-        if compiled and packed_kind is MklLinear:
-            packed_kind = None
+        packed_kind = kind or packing(module.weight.dtype, native, compiled)
         # One that somebody has wrapped keeps what it was inside.
-        if packed_kind is None or "forward" in vars(module):
+        if packed_kind is None or "forward" in vars(module) or not packed_kind.takes(module.weight):
             _lay_out(module)
             continue
         weight = module.weight.detach()
-        packed = packed_kind.order(weight.contiguous())
-        # Whatever multiplied with it would be no number, which no test passes over.
-        shape = torch.full((), torch.nan, dtype=weight.dtype).expand(weight.shape)
-        module.weight = nn.Parameter(shape, requires_grad=False)
         # In place: its hooks stay.
         module.__class__ = packed_kind
-        cast(PackedLinear, module).operands = packed, shape, module.bias
+        cast(PackedLinear, module).keep(weight.contiguous())
+        module.weight = nn.Parameter(_nowhere(weight), requires_grad=False)
+
+
+def _nowhere(weight: Tensor) -> Tensor:
+    """A weight's shape. What is multiplied with it is no number, which no test passes over."""
+    return torch.full((), torch.nan, dtype=weight.dtype).expand(weight.shape)
 
 
 def lay_out(model: nn.Module) -> None:

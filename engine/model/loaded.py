@@ -17,6 +17,7 @@ class LoadedModel:
 
     ranks: processes that hold shards of it (`engine.parallel`).
     kv_heads: the KV heads whose keys and values this process computes; None for all.
+    native: whether our own CPU kernels compute its layers (`engine.model.native`).
     free_memory: bytes left on a device of the ranks after loading, on the one that has least; None
         where there is one rank, and one device to ask.
     """
@@ -30,6 +31,7 @@ class LoadedModel:
     device: torch.device
     ranks: int = 1
     kv_heads: range | None = None
+    native: bool = False
     free_memory: int | None = None
 
     @property

@@ -5,8 +5,10 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import logging
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +21,11 @@ from engine.model.allocator import keep_freed_memory
 from engine.model.facts import model_facts
 from engine.model.linears import lay_out, pack
 from engine.model.loaded import LoadedModel
+from engine.model.native import is_native
 from engine.model.runner import Route
-from engine.model.selftest import pick_route
+from engine.model.selftest import pick_route, serves_natively
+
+log = logging.getLogger("bita.engine")
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -31,11 +36,12 @@ def load_model(
     dtype: str = "auto",
     compiled: bool = False,
     trained: bool = False,
+    native: bool = True,
 ) -> LoadedModel:
     """Load the model of a folder; nothing is ever fetched and no remote code runs.
 
     compiled, trained: whether it will be compiled, whether gradients will go through it, which not
-    every packed linear layer stands.
+    every packed linear layer stands. native: whether our own CPU kernels may be used.
     Raises UnsupportedModel where it cannot be loaded whole or served exactly, EngineError where the
     device does not exist.
     """
@@ -52,9 +58,9 @@ def load_model(
     if getattr(model, "hf_quantizer", None) is None:  # a quantiser puts weights where they belong
         model.to(where)
     if where.type == "cpu":
-        lay_out(model) if trained else pack(model, compiled=compiled)
+        lay_out(model) if trained else pack(model, native=native, compiled=compiled)
         keep_freed_memory()
-    return LoadedModel(
+    loaded = LoadedModel(
         model=model,
         facts=facts,
         route=route,
@@ -63,6 +69,12 @@ def load_model(
         dtype=precision,
         device=where,
     )
+    if not is_native(loaded):
+        return loaded
+    if not serves_natively(text_config):
+        log.warning("%s: our CPU kernels give other tokens and are not used", folder)
+        return loaded
+    return replace(loaded, native=True)
 
 
 def read_weights(folder: Path, dtype: torch.dtype, attention: str, **more: Any) -> Any:

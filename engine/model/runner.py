@@ -22,7 +22,7 @@ from engine.attention.sdpa import SdpaStep
 from engine.batch import ForwardBatch
 from engine.cache.storage import KVStorage
 from engine.model.linears import selected
-from engine.speculation.bita import DraftHead, Guide, Layer
+from engine.speculation.bita import DraftHead, Guide, Head, Layer
 
 TABLE_ROWS = 8_192
 """Tokens that are read at once for a table of the whole vocabulary."""
@@ -37,10 +37,14 @@ class Route(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class ModelOutput:
-    """logits: float32 `[logit rows, vocab]`. hidden: `[rows, hidden]`, after the final norm."""
+    """logits: float32 `[logit rows, vocab]`. hidden: `[rows, hidden]`, after the final norm.
+
+    finite: whether all of `hidden` is; None where nobody has looked.
+    """
 
     logits: Tensor
     hidden: Tensor
+    finite: bool | None = None
 
 
 class ModelRunner:
@@ -150,7 +154,7 @@ class ModelRunner:
         return self.logit_rule(self.head(hidden))
 
     @torch.inference_mode()
-    def draft_head(self, tokens: Tensor | None, successor: Successor | None) -> DraftHead:
+    def draft_head(self, tokens: Tensor | None, successor: Successor | None) -> Head:
         """What ranks drafts among `tokens`, int64 `[n]`; among all for None.
 
         successor: the adapter's, None where it has none.
@@ -162,16 +166,24 @@ class ModelRunner:
         if tokens is None:
             return DraftHead(self.project, None, guide)
         tokens = tokens.to(self.device)
-        width, dtype = self.mask_embeddings.shape[1], self.mask_embeddings.dtype
-        head = selected(self.head, tokens, width, dtype)
+        head = self.head_of(tokens)
         return DraftHead(lambda hidden: self.logit_rule(head(hidden)), tokens, guide)
 
+    def head_of(self, tokens: Tensor) -> nn.Linear:
+        """The part of the model's head that gives the logits of tokens, int64 `[n]`."""
+        width, dtype = self.mask_embeddings.shape[1], self.mask_embeddings.dtype
+        return selected(self.head, tokens, width, dtype)
+
     def token_reader(self, successor: Successor) -> Layer:
-        """As `successor.read_token`, of token ids: a table of the whole vocabulary."""
+        """As `successor.read_token`, of token ids."""
+        table = self.token_table(successor)
+        return lambda tokens: table.index_select(0, tokens)
+
+    def token_table(self, successor: Successor) -> Tensor:
+        """What a successor head reads of every token, `[vocab, rank]` of the model's dtype."""
         ids = torch.arange(self.config.vocab_size, device=self.device)
         parts = [successor.read_token(self.embed(part)) for part in ids.split(TABLE_ROWS)]
-        table = torch.cat(parts).to(self.mask_embeddings.dtype)
-        return lambda tokens: table.index_select(0, tokens)
+        return torch.cat(parts).to(self.mask_embeddings.dtype)
 
     def score(self, hidden: Tensor) -> Tensor:
         """Logits that are told to a client, as `project`; in products of `fixed_rows`."""

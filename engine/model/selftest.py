@@ -8,7 +8,7 @@ unknown architecture is either served exactly or refused at load.
 from __future__ import annotations
 
 import copy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -20,7 +20,9 @@ from engine.batch import ForwardBatch, SegmentPlan
 from engine.errors import UnsupportedModel
 from engine.model.build import Sizes, build_runner
 from engine.model.facts import model_facts
+from engine.model.linears import NativeLinear, pack
 from engine.model.loaded import LoadedModel
+from engine.model.native import is_native
 from engine.model.runner import ModelRunner, Route
 from engine.speculation.tree import TreeTopology
 from engine.speculation.verify import walk
@@ -127,6 +129,14 @@ def serves_exactly(tiny: Any, route: Route) -> bool:
     """Whether tree decoding of a random model by `route` gives `generate`'s greedy tokens."""
     trial = random_trial(tiny, route)
     return decodes_exactly(trial, build_runner(trial.loaded, SIZES, "sdpa"))
+
+
+def serves_natively(config: Any) -> bool:
+    """The same of our CPU kernels, for a configuration of any size. They must be there."""
+    trial = random_trial(shrink(config), Route.INTERFACE)
+    pack(trial.loaded.model, NativeLinear)
+    loaded = replace(trial.loaded, native=is_native(trial.loaded))
+    return loaded.native and decodes_exactly(trial, build_runner(loaded, SIZES, "sdpa"))
 
 
 @torch.no_grad()

@@ -23,7 +23,7 @@ from engine.parallel.group import Workers, share_threads
 from engine.parallel.plan import check_shardable, pick_devices
 from engine.parallel.shard import load_shard, shard_of_trial
 from engine.parallel.wire import Op, pack_step
-from engine.speculation.bita import DraftHead, Layer
+from engine.speculation.bita import Head, Layer
 
 
 class LeadingRunner(ModelRunner):
@@ -72,7 +72,7 @@ class LeadingRunner(ModelRunner):
         distributed.broadcast(hidden, 0)
         return super().project(hidden)
 
-    def draft_head(self, tokens: Tensor | None, successor: Successor | None) -> DraftHead:
+    def draft_head(self, tokens: Tensor | None, successor: Successor | None) -> Head:
         """Always the whole: a part of it would lie on any of the ranks."""
         return super().draft_head(None, successor)
 

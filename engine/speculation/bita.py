@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Protocol, TypeAlias
 
 import torch
 from torch import Tensor
@@ -29,8 +30,49 @@ class Guide:
 
 
 @dataclass(frozen=True, slots=True)
+class Level:
+    """Parents whose children are wanted, all of one depth; every list has an entry of each.
+
+    rows: of their masks among all groups'. path: the tokens they carry. before: number of their own
+    parent in the level above; 0 for a root. keys, scales: of the noise on their children's logits,
+    and what multiplies it.
+    temperature: of the logits, before that noise.
+    """
+
+    rows: Sequence[int]
+    path: Sequence[int]
+    before: Sequence[int]
+    keys: Sequence[Key | None]
+    scales: Sequence[float]
+    temperature: float
+
+
+Ranked: TypeAlias = tuple[list[list[int]], list[list[float]]]
+"""The likeliest children of every parent, and their probabilities."""
+
+
+class Descent(Protocol):
+    """Levels below some masks, one a call, from the roots down."""
+
+    def rank(self, level: Level, width: int) -> Ranked:
+        """The `width` likeliest children of every parent of the next level."""
+        ...
+
+
+class Head(Protocol):
+    """What ranks an adapter's drafts."""
+
+    def descend(self, hidden: Tensor, masks: Sequence[int]) -> Descent:
+        """Begin below masks.
+
+        hidden: their final hidden states, `[masks, hidden]`. masks: each one's number in its group.
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True)
 class DraftHead:
-    """What ranks an adapter's drafts.
+    """A `Head` of torch's operations.
 
     project: logits float32 `[rows, n]` of final hidden states `[rows, hidden]`.
     tokens: int64 `[n]`, whose logits they are; None for the whole vocabulary.
@@ -40,6 +82,37 @@ class DraftHead:
     project: Layer
     tokens: Tensor | None = None
     guide: Guide | None = None
+
+    def descend(self, hidden: Tensor, masks: Sequence[int]) -> Descent:
+        """As `Head.descend`."""
+        return _Descent(self, hidden, masks)
+
+
+class _Descent:
+    """As `Descent`."""
+
+    def __init__(self, head: DraftHead, hidden: Tensor, masks: Sequence[int]) -> None:
+        self._head, self._hidden = head, hidden
+        self._state: Tensor | None = None
+        if head.guide is not None:
+            index = torch.tensor(masks, device=hidden.device)
+            self._read = head.guide.successor.read_mask(index, hidden)
+
+    def rank(self, level: Level, width: int) -> Ranked:
+        """As `Descent.rank`."""
+        numbers = [level.rows, level.path, level.before]
+        index, path, before = torch.tensor(numbers, device=self._hidden.device)
+        hidden = self._hidden.index_select(0, index)
+        if (guide := self._head.guide) is not None:
+            mask, token = self._read.index_select(0, index), guide.read_token(path)
+            state = None if self._state is None else self._state.index_select(0, before)
+            hidden, self._state = guide.successor.advance(hidden, mask, token, state)
+        logits = self._head.project(hidden) / level.temperature
+        logits = perturbed(logits, level.keys, level.scales, self._head.tokens)
+        probabilities, tokens = logits.softmax(dim=-1).topk(width, dim=-1)
+        if self._head.tokens is not None:
+            tokens = self._head.tokens[tokens]
+        return tokens.tolist(), probabilities.tolist()
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,12 +153,9 @@ class Branches:
     """
 
     def __init__(
-        self,
-        groups: Sequence[MaskGroup],
-        temperatures: Sequence[float],
-        head: DraftHead,
+        self, groups: Sequence[MaskGroup], temperatures: Sequence[float], head: Head
     ) -> None:
-        self.temperatures, self.head = temperatures, head
+        self.temperatures = temperatures
         self.roots = [group.bonus_token for group in groups]
         self.sizes = [len(group.hidden) for group in groups]
         self.trusts = [group.trust for group in groups]
@@ -93,34 +163,22 @@ class Branches:
         self._scales = [group.temperature for group in groups]
         self._firsts = [sum(self.sizes[:i]) for i in range(len(groups))]
         self._depth = 0
-        self._hidden = torch.cat([group.hidden for group in groups])
-        self._state: Tensor | None = None
-        if head.guide is not None:
-            masks = [mask for size in self.sizes for mask in range(size)]
-            index = torch.tensor(masks, device=self._hidden.device)
-            self._read = head.guide.successor.read_mask(index, self._hidden)
+        masks = [mask for size in self.sizes for mask in range(size)]
+        self._descent = head.descend(torch.cat([group.hidden for group in groups]), masks)
 
-    def rank(
-        self, parents: Sequence[Parent], width: int
-    ) -> tuple[list[list[int]], list[list[float]]]:
+    def rank(self, parents: Sequence[Parent], width: int) -> Ranked:
         """The `width` likeliest children of every parent, and their probabilities.
 
         parents: nodes of one depth, a level deeper in every call.
         """
-        rows = [self._firsts[p.group] + self._depth for p in parents]
-        numbers = [rows, [p.token for p in parents], [p.before for p in parents]]
-        index, path, before = torch.tensor(numbers, device=self._hidden.device)
-        hidden = self._hidden.index_select(0, index)
-        if (guide := self.head.guide) is not None:
-            mask, token = self._read.index_select(0, index), guide.read_token(path)
-            state = None if self._state is None else self._state.index_select(0, before)
-            hidden, self._state = guide.successor.advance(hidden, mask, token, state)
-        logits = self.head.project(hidden) / self.temperatures[self._depth]
-        keys = [self._keys[p.group][self._depth] for p in parents]
-        scales = [self._scales[p.group] for p in parents]
-        logits = perturbed(logits, keys, scales, self.head.tokens)
+        depth = self._depth
         self._depth += 1
-        probabilities, tokens = logits.softmax(dim=-1).topk(width, dim=-1)
-        if self.head.tokens is not None:
-            tokens = self.head.tokens[tokens]
-        return tokens.tolist(), probabilities.tolist()
+        level = Level(
+            rows=[self._firsts[parent.group] + depth for parent in parents],
+            path=[parent.token for parent in parents],
+            before=[parent.before for parent in parents],
+            keys=[self._keys[parent.group][depth] for parent in parents],
+            scales=[self._scales[parent.group] for parent in parents],
+            temperature=self.temperatures[depth],
+        )
+        return self._descent.rank(level, width)

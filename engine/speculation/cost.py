@@ -17,10 +17,14 @@ MANY, LONG = 4, 32
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """Sequences that decode in a step, and the committed tokens of each on average."""
+    """Sequences that decode in a step, and the committed tokens of each on average.
+
+    overhead: seconds of a step besides its forward and its drafting.
+    """
 
     sequences: int
     context: int
+    overhead: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +47,7 @@ class StepCostModel:
     row_column: float = 0.0
 
     def __call__(self, rows: int, load: Load) -> float:
-        """Seconds of a forward of so many rows in all. Shorter contexts count as the timed one."""
+        """Seconds of a step of so many rows in all. Shorter contexts count as the timed one."""
         fixed, a_row = self.further(load)
         return self.of_rows(rows) + fixed + a_row * rows
 
@@ -51,7 +55,8 @@ class StepCostModel:
         """Seconds that a load adds to the curve of one sequence: whatever the rows, and a row."""
         context = max(load.context, self.context)
         columns = load.sequences * context - self.context
-        return self.column * columns, self.row_column * (context - self.context)
+        fixed = load.overhead + self.column * columns
+        return fixed, self.row_column * (context - self.context)
 
     def of_rows(self, rows: int) -> float:
         """Seconds of a forward of so many rows of one sequence, behind the context timed."""

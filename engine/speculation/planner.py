@@ -14,7 +14,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from operator import mul
 from typing import Protocol
 
@@ -88,7 +88,8 @@ class Adaptive:
         Plain decoding, where drafts promise less more than the promise may be wrong by.
         """
         level = round(trust * TRUST_LEVELS)
-        load = Load(load.sequences, round(load.context / CONTEXT_STEP) * CONTEXT_STEP)
+        context = round(load.context / CONTEXT_STEP) * CONTEXT_STEP
+        load = replace(load, context=context)
         if (load, level) not in self._chosen:
 
             def rate(outlook: Outlook) -> float:

@@ -177,10 +177,16 @@ def _add_machine(engine: argparse._ArgumentGroup) -> None:
         "a C++ compiler.",
     )
     engine.add_argument(
+        "--no-native",
+        action="store_true",
+        help="Compute on a CPU by PyTorch's operations alone. Otherwise our kernels are compiled "
+        "at the first start, in seconds, where there is a C++ compiler.",
+    )
+    engine.add_argument(
         "--deterministic",
         action="store_true",
         help="Give the same answer to the same request in 16 bit too, whatever is drafted and "
-        "whoever else is served; steps are slower.",
+        "whoever else is served. On a CPU our kernels do so anyway; elsewhere steps are slower.",
     )
 
 
@@ -204,6 +210,7 @@ def engine_config_of(options: argparse.Namespace, max_adapters: int = 0) -> Engi
         prefix_caching=not options.no_prefix_caching,
         num_threads=options.threads,
         compile=options.compile,
+        native=not options.no_native,
         attention=options.attention,
         tensor_parallel_size=options.tensor_parallel_size,
         deterministic=options.deterministic,

@@ -6,9 +6,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from engine.kernels.cpu.library import library
 from engine.model import linears
 from engine.model.linears import (
     MklLinear,
+    NativeLinear,
     OneDnnLinear,
     PackedLinear,
     lay_out,
@@ -38,6 +40,15 @@ KINDS = [
             ),
         )
         for name, dtype in (("onednn", torch.float32), ("onednn-bf16", torch.bfloat16))
+    ),
+    *(
+        pytest.param(
+            NativeLinear,
+            dtype,
+            id=name,
+            marks=pytest.mark.skipif(library() is None, reason="our kernels cannot be built here"),
+        )
+        for name, dtype in (("native", torch.float32), ("native-bf16", torch.bfloat16))
     ),
 ]
 
@@ -119,15 +130,17 @@ def test_mkl_packs_float32_on_its_makers_processors(
 ) -> None:
     monkeypatch.setattr(linears, "is_x86", lambda: True)
     monkeypatch.setattr(linears, "processor_name", lambda: processor)
-    assert packing(torch.float32) is kind
-    assert packing(torch.bfloat16) is not MklLinear
+    assert packing(torch.float32, native=False) is kind
+    assert packing(torch.bfloat16, native=False) is not MklLinear
 
 
 def test_what_no_compiler_gets_through_is_not_packed_for_one(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    for kind, expected in ((MklLinear, nn.Linear), (OneDnnLinear, OneDnnLinear)):
-        monkeypatch.setattr(linears, "packing", lambda _, kind=kind: kind)
+    monkeypatch.setattr(linears, "is_x86", lambda: True)
+    monkeypatch.setattr(torch.backends.mkl, "is_available", lambda: True)
+    for processor, expected in (("Intel", nn.Linear), ("AMD EPYC", OneDnnLinear)):
+        monkeypatch.setattr(linears, "processor_name", lambda name=processor: name)
         layers = model()
         pack(layers, compiled=True)
         assert [type(layer) for layer in layers] == [expected, expected]

@@ -303,6 +303,6 @@ def test_a_fingerprint_changes_with_the_weights_and_with_nothing_else(folder: Pa
 def test_a_model_that_will_be_compiled_is_loaded_for_it(
     compiled: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(load, "load_model", lambda *_, compiled: compiled)
+    monkeypatch.setattr(load, "load_model", lambda *_, compiled, native: compiled)
     loaded, _ = load._load_model(EngineConfig(model="any", compile=compiled))
     assert loaded is compiled  # type: ignore[comparison-overlap]

@@ -110,7 +110,9 @@ def test_plain_decoding_is_estimated_by_the_cost_of_its_rows(
     stats = SpecDecodingStats()
     counts = {**dict.fromkeys(RowKind, 0), **rows}
     seconds = factories.COST.of_rows(sum(rows.values())) + 0.25
-    drafting_of(stats).weigh(one_sequence(), [RequestOutput("r", [1] * tokens)], counts, seconds)
+    drafting_of(stats).weigh(
+        one_sequence(), [RequestOutput("r", [1] * tokens)], counts, seconds, 0.0
+    )
     assert stats.steps == {**dict.fromkeys(CHOICES, 0), choice: 1}
     assert stats.seconds == seconds
     assert stats.plain_seconds == pytest.approx(plain)
@@ -123,5 +125,5 @@ def test_a_step_in_which_drafting_rests_is_counted_as_such() -> None:
     bare = {**dict.fromkeys(RowKind, 0), RowKind.ROOT: 1}
     steps = [*[(drafted, 1.5)] * SHORTEST_BELIEF, (bare, 1.0)]
     for rows, seconds in steps:
-        drafting.weigh(one_sequence(), [RequestOutput("r", [1])], rows, seconds)
+        drafting.weigh(one_sequence(), [RequestOutput("r", [1])], rows, seconds, 0.0)
     assert stats.steps == {"drafted": SHORTEST_BELIEF, "plain": 0, "rested": 1}

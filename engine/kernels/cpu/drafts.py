@@ -1,0 +1,94 @@
+"""Levels of draft trees, ranked in one call each."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from ctypes import byref
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from adapters.successor import Successor
+from engine.kernels.cpu.library import DraftHead, Level, Linear, library
+from engine.kernels.cpu.linear import PackedWeight, aligned
+
+WORD = 8
+"""Bytes of an int64."""
+
+
+class PackedDraftHead:
+    """An output projection and a successor head as drafts.h reads them.
+
+    head: to the logits of the draft tokens. table: what the successor head reads of every token,
+    `[vocab, rank]` of the model's dtype.
+    """
+
+    def __init__(
+        self, head: PackedWeight, successor: Successor | None, table: Tensor | None
+    ) -> None:
+        kernels = library()
+        assert kernels is not None
+        self._bytes, self._rank = kernels.bita_level_bytes, kernels.bita_rank
+        self.outputs, self._half, self.rank = head.outputs, head.half, 0
+        parts = [Linear(), Linear(), Linear()]
+        self._keep: list[PackedWeight | Tensor | None] = [head, table]
+        bias = None
+        if successor is not None:
+            packed = [
+                PackedWeight(matrix.t().float().contiguous(), None)
+                for matrix in (successor.hidden, successor.state, successor.out)
+            ]
+            parts, bias = [p.linear for p in packed], successor.bias.float().contiguous()
+            self.rank = bias.shape[1]
+            self._keep += [*packed, bias]
+        self._struct = DraftHead(head.linear, *parts, self.rank)
+        if bias is not None and table is not None:
+            self._struct.bias, self._struct.table = bias.data_ptr(), table.data_ptr()
+        self._reference = byref(self._struct)
+        self._room = aligned(0)
+
+    def rank_level(
+        self,
+        hidden: Tensor,
+        numbers: Sequence[int],
+        states: Tensor | None,
+        noise: Tensor | None,
+        temperature: float,
+        width: int,
+    ) -> tuple[Tensor, list[list[int]], list[list[float]]]:
+        """The `width` likeliest outputs for every parent, and their probabilities.
+
+        hidden: masks' final hidden states, `[mask rows, hidden]` of the model's dtype. numbers: the
+        number of every mask row in its group; then every parent's row in `hidden`, every one's
+        token, and the row of every one's own parent in `states`. states: what the level above
+        returned first, float32 `[parents above, rank]`. noise: float32 `[parents, outputs]`.
+        """
+        rows = (len(numbers) - len(hidden)) // 3
+        table = np.array(numbers, np.int64)
+        masks = table.ctypes.data
+        first = masks + len(hidden) * WORD
+        following = torch.empty(rows, self.rank)
+        best, shares = np.empty((rows, width), np.int64), np.empty((rows, width), np.float32)
+        level = Level(
+            rows=rows,
+            width=width,
+            threads=torch.get_num_threads(),
+            index=first,
+            masks=masks,
+            path=first + rows * WORD,
+            before=first + 2 * rows * WORD,
+            hidden=hidden.data_ptr(),
+            states=None if states is None else states.data_ptr(),
+            next_states=following.data_ptr(),
+            noise=None if noise is None else noise.data_ptr(),
+            temperature=temperature,
+            best=best.ctypes.data,
+            shares=shares.ctypes.data,
+        )
+        size = self._bytes(self._half, self._reference, byref(level))
+        if size > len(self._room):
+            self._room = aligned(size)
+        level.workspace = self._room.data_ptr()
+        self._rank(self._half, self._reference, byref(level))
+        return following, best.tolist(), shares.tolist()

@@ -1,0 +1,28 @@
+"""What a step takes besides its forward and its drafting, as it was of late."""
+
+from __future__ import annotations
+
+import statistics
+
+WINDOW = 64
+"""Steps after which it is looked at anew."""
+TOLERANCE = 0.2
+"""Share by which it may be off: every new value has the planner choose its trees anew."""
+
+
+class Overhead:
+    """seconds: a step's, by the median of the last steps, since a machine has slow moments."""
+
+    def __init__(self) -> None:
+        self.seconds = 0.0
+        self._lately: list[float] = []
+
+    def observe(self, seconds: float) -> None:
+        """Learn from a step."""
+        self._lately.append(seconds)
+        if len(self._lately) < WINDOW:
+            return
+        median = statistics.median(self._lately)
+        self._lately.clear()
+        if abs(median - self.seconds) > TOLERANCE * self.seconds:
+            self.seconds = median
