@@ -15,6 +15,9 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
+from engine.kernels.cpu import sampling as cpu
+from engine.kernels.cpu.library import library
+
 Key = tuple[int, int]
 """Seed and position: whose noise."""
 
@@ -32,6 +35,8 @@ def choose(logits: Tensor, keys: Sequence[Key | None]) -> list[int]:
     keys: of the noise by row, position being that of the token that the row chooses; None takes
         the likeliest.
     """
+    if _has_kernels(logits):
+        return cpu.choose(logits, [None if key is None else _start(key) for key in keys])
     return perturbed(logits, keys).argmax(dim=-1).tolist()
 
 
@@ -64,9 +69,11 @@ def noise(keys: Sequence[Key], tokens: Tensor) -> Tensor:
     A counter-based generator, so that every number is a few integer operations on the logits' own
     device: drawing 130,000 numbers one after the other takes longer than many a forward.
     """
-    # SplitMix64 adds its increment once more for every token; the state of token 0 has it already.
-    starts = [_signed(_mix(_mix(seed & _WORD) + position) + _GAMMA) for seed, position in keys]
-    words = torch.add(_ids(starts, tokens)[:, None], tokens, alpha=_signed(_GAMMA))
+    starts = [_start(key) for key in keys]
+    if _has_kernels(tokens):
+        return cpu.noise(starts, tokens)
+    states = _ids([_signed(start) for start in starts], tokens)
+    words = torch.add(states[:, None], tokens, alpha=_signed(_GAMMA))
     high = torch.empty_like(words)
     for shift, multiplier in zip(_SHIFTS, (*_MULTIPLIERS, 1), strict=True):
         words ^= _shifted(words, shift, high)
@@ -81,6 +88,17 @@ def noise(keys: Sequence[Key], tokens: Tensor) -> Tensor:
 def _all(vocab: int, device: torch.device) -> Tensor:
     """Every token, int64 `[vocab]`."""
     return torch.arange(vocab, device=device)
+
+
+def _has_kernels(tensor: Tensor) -> bool:
+    """Whether our own CPU kernels compute with it."""
+    return tensor.device.type == "cpu" and library() is not None
+
+
+def _start(key: Key) -> int:
+    """The state of a key's generator for token 0: SplitMix64 adds its increment for every token."""
+    seed, position = key
+    return _mix(_mix(seed & _WORD) + position) + _GAMMA & _WORD
 
 
 def _shifted(words: Tensor, bits: int, out: Tensor) -> Tensor:

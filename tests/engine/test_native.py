@@ -21,6 +21,7 @@ from engine.model.loader import load_model
 from engine.model.native import NativeRunner, is_native
 from engine.model.native_drafts import NativeDraftHead
 from engine.model.runner import ModelRunner
+from engine.sampling import sampler
 from engine.speculation.bita import Branches, DraftHead, MaskGroup, Parent
 from engine.speculation.tree import TreeTopology
 from models import DEFAULT_MODEL
@@ -179,6 +180,23 @@ def test_drafts_are_ranked_as_by_torchs_operations(
             for number, (parent, row) in enumerate(zip(parents, tokens, strict=True))
             for token in row[:3]
         ]
+
+
+@needs_kernels
+@pytest.mark.parametrize("vocab", [1, 7, 130, 4096])
+def test_noise_and_what_is_chosen_with_it_are_torchs(
+    vocab: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    generator = torch.Generator().manual_seed(vocab)
+    tokens = torch.randperm(5000, generator=generator)[:vocab]
+    logits = torch.randn(6, vocab, generator=generator)
+    logits[1:4, : vocab // 2] = -torch.inf
+    keys: list[Any] = [(0, 0), None, (-3, 7), (1 << 62, 90_000), None, (5, 5)]
+    found = sampler.noise([k for k in keys if k], tokens), sampler.choose(logits, keys)
+    monkeypatch.setattr(sampler, "library", lambda: None)
+    expected = sampler.noise([k for k in keys if k], tokens), sampler.choose(logits, keys)
+    torch.testing.assert_close(found[0], expected[0], rtol=1e-6, atol=1e-6)
+    assert found[1] == expected[1]
 
 
 @needs_kernels

@@ -212,6 +212,11 @@ def _declare(kernels: ctypes.CDLL) -> ctypes.CDLL:
         "bita_forward": (None, (c_bool, POINTER(Trunk), POINTER(Step))),
         "bita_commit": (None, (c_bool, POINTER(Trunk), c_int64, c_void_p, c_void_p)),
         "bita_level_bytes": (c_int64, (c_bool, POINTER(DraftHead), POINTER(Level))),
+        "bita_noise": (None, (c_int64, c_void_p, c_int64, c_void_p, c_void_p, c_int)),
+        "bita_choose": (
+            None,
+            (c_int64, c_int64, c_void_p, c_void_p, c_void_p, c_void_p, c_int),
+        ),
         "bita_rank": (None, (c_bool, POINTER(DraftHead), POINTER(Level))),
     }
     for name, (result, arguments) in signatures.items():

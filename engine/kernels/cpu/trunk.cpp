@@ -9,6 +9,7 @@
 #include "attention.h"
 #include "drafts.h"
 #include "rows.h"
+#include "sampling.h"
 
 extern "C" {
 
@@ -337,5 +338,21 @@ void bita_rank(bool half, const DraftHead* head, const Level* level) {
     Ranking<Bfloat16>(*head, *level).run();
   else
     Ranking<Float32>(*head, *level).run();
+}
+
+// noise: [keys, count], of `tokens` from the states in `starts`.
+void bita_noise(int64_t keys, const uint64_t* starts, int64_t count, const int64_t* tokens,
+                float* noise, int threads) {
+#pragma omp parallel for num_threads(threads)
+  for (int64_t key = 0; key < keys; ++key)
+    draw_all(starts[key], tokens, count, noise + key * count);
+}
+
+// A token for every row of logits, [rows, vocab]; `sampled` says which rows have noise.
+void bita_choose(int64_t rows, int64_t vocab, const float* logits, const bool* sampled,
+                 const uint64_t* starts, int64_t* tokens, int threads) {
+#pragma omp parallel for num_threads(threads)
+  for (int64_t row = 0; row < rows; ++row)
+    tokens[row] = choose(logits + row * vocab, vocab, sampled[row], starts[row]);
 }
 }
