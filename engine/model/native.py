@@ -163,7 +163,9 @@ class NativeRunner(ModelRunner):
         if type(head) is not NativeLinear or self.logit_rule != LogitRule(None, None, None):
             return super().draft_head(tokens, successor)
         table = None if successor is None else self.token_table(successor)
-        return NativeDraftHead.of(PackedDraftHead(head.packed, successor, table), tokens)
+        outputs = torch.arange(head.out_features) if tokens is None else tokens.long().contiguous()
+        packed = PackedDraftHead(head.packed, outputs, successor, table)
+        return NativeDraftHead(packed, None if tokens is None else tokens.tolist())
 
     def _facts(self, batch: ForwardBatch) -> list[tuple[int, ...]]:
         facts, first_block = [], 0

@@ -36,7 +36,7 @@ def choose(logits: Tensor, keys: Sequence[Key | None]) -> list[int]:
         the likeliest.
     """
     if _has_kernels(logits):
-        return cpu.choose(logits, [None if key is None else _start(key) for key in keys])
+        return cpu.choose(logits, [None if key is None else start(key) for key in keys])
     return perturbed(logits, keys).argmax(dim=-1).tolist()
 
 
@@ -69,10 +69,10 @@ def noise(keys: Sequence[Key], tokens: Tensor) -> Tensor:
     A counter-based generator, so that every number is a few integer operations on the logits' own
     device: drawing 130,000 numbers one after the other takes longer than many a forward.
     """
-    starts = [_start(key) for key in keys]
+    starts = [start(key) for key in keys]
     if _has_kernels(tokens):
         return cpu.noise(starts, tokens)
-    states = _ids([_signed(start) for start in starts], tokens)
+    states = _ids([_signed(state) for state in starts], tokens)
     words = torch.add(states[:, None], tokens, alpha=_signed(_GAMMA))
     high = torch.empty_like(words)
     for shift, multiplier in zip(_SHIFTS, (*_MULTIPLIERS, 1), strict=True):
@@ -84,6 +84,12 @@ def noise(keys: Sequence[Key], tokens: Tensor) -> Tensor:
     return uniform.log_().neg_().log_().neg_().float()
 
 
+def start(key: Key) -> int:
+    """The state of a key's generator for token 0: SplitMix64 adds its increment for every token."""
+    seed, position = key
+    return _mix(_mix(seed & _WORD) + position) + _GAMMA & _WORD
+
+
 @lru_cache(maxsize=8)
 def _all(vocab: int, device: torch.device) -> Tensor:
     """Every token, int64 `[vocab]`."""
@@ -93,12 +99,6 @@ def _all(vocab: int, device: torch.device) -> Tensor:
 def _has_kernels(tensor: Tensor) -> bool:
     """Whether our own CPU kernels compute with it."""
     return tensor.device.type == "cpu" and library() is not None
-
-
-def _start(key: Key) -> int:
-    """The state of a key's generator for token 0: SplitMix64 adds its increment for every token."""
-    seed, position = key
-    return _mix(_mix(seed & _WORD) + position) + _GAMMA & _WORD
 
 
 def _shifted(words: Tensor, bits: int, out: Tensor) -> Tensor:

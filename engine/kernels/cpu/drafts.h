@@ -8,30 +8,33 @@
 
 #include "linear.h"
 #include "rows.h"
+#include "sampling.h"
 
 extern "C" {
 
 // head: of the model's dtype, as many outputs as draft tokens. rank: of the successor head, 0 where
 // there is none; hidden, state, out: its matrices in float32. bias: [masks, rank]. table: what it
-// reads of every token, [vocab, rank] of the model's dtype.
+// reads of every token, [vocab, rank] of the model's dtype. tokens: that the outputs stand for.
 struct DraftHead {
   Linear head, hidden, state, out;
   int64_t rank;
   const float* bias;
   const void* table;
+  const int64_t* tokens;
 };
 
 // Of `rows` parents: their mask's row in `hidden` and its number in its group, their token, and the
-// row of their own parent's state in `states`, which is none at the roots. noise: added to logits,
-// [rows, outputs], or none. best, shares: [rows, width], the likeliest outputs and their
-// probabilities.
+// row of their own parent's state in `states`, which is none at the roots. scales: of the noise on
+// their logits, drawn from `starts`; 0 for none. best, shares: [rows, width], the likeliest outputs
+// and their probabilities.
 struct Level {
   int64_t rows, width, threads;
   const int64_t *index, *masks, *path, *before;
   const void* hidden;
   const float* states;
   float* next_states;
-  const float* noise;
+  const uint64_t* starts;
+  const float* scales;
   float temperature;
   int64_t* best;
   float* shares;
@@ -140,11 +143,20 @@ struct Ranking {
                       });
   }
 
+  void perturb(float* mine, uint64_t start, float scale) {
+    constexpr int64_t kPiece = 512;
+    float noise[kPiece];
+    for (int64_t first = 0; first < draft.head.outputs; first += kPiece) {
+      int64_t left = draft.head.outputs - first, count = left < kPiece ? left : kPiece;
+      draw_all(start, draft.tokens + first, count, noise);
+      for (int64_t i = 0; i < count; ++i) mine[first + i] += scale * noise[i];
+    }
+  }
+
   void choose(int64_t row) {
     const int64_t outputs = draft.head.outputs;
     float* mine = logits + row * width;
-    if (level.noise)
-      for (int64_t i = 0; i < outputs; ++i) mine[i] += level.noise[row * outputs + i];
+    if (level.scales[row] > 0) perturb(mine, level.starts[row], level.scales[row]);
     for (int64_t i = outputs; i < width; ++i) mine[i] = -INFINITY;
     int64_t* best = level.best + row * level.width;
     float* shares = level.shares + row * level.width;

@@ -20,19 +20,23 @@ WORD = 8
 class PackedDraftHead:
     """An output projection and a successor head as drafts.h reads them.
 
-    head: to the logits of the draft tokens. table: what the successor head reads of every token,
-    `[vocab, rank]` of the model's dtype.
+    head: to the logits of the draft tokens. tokens: these, int64 `[n]`. table: what the successor
+    head reads of every token, `[vocab, rank]` of the model's dtype.
     """
 
     def __init__(
-        self, head: PackedWeight, successor: Successor | None, table: Tensor | None
+        self,
+        head: PackedWeight,
+        tokens: Tensor,
+        successor: Successor | None,
+        table: Tensor | None,
     ) -> None:
         kernels = library()
         assert kernels is not None
         self._bytes, self._rank = kernels.bita_level_bytes, kernels.bita_rank
-        self.outputs, self._half, self.rank = head.outputs, head.half, 0
+        self._half, self.rank = head.half, 0
         parts = [Linear(), Linear(), Linear()]
-        self._keep: list[PackedWeight | Tensor | None] = [head, table]
+        self._keep: list[PackedWeight | Tensor | None] = [head, tokens, table]
         bias = None
         if successor is not None:
             packed = [
@@ -45,6 +49,7 @@ class PackedDraftHead:
         self._struct = DraftHead(head.linear, *parts, self.rank)
         if bias is not None and table is not None:
             self._struct.bias, self._struct.table = bias.data_ptr(), table.data_ptr()
+        self._struct.tokens = tokens.data_ptr()
         self._reference = byref(self._struct)
         self._room = aligned(0)
 
@@ -53,7 +58,8 @@ class PackedDraftHead:
         hidden: Tensor,
         numbers: Sequence[int],
         states: Tensor | None,
-        noise: Tensor | None,
+        starts: Sequence[int | None],
+        scales: Sequence[float],
         temperature: float,
         width: int,
     ) -> tuple[Tensor, list[list[int]], list[list[float]]]:
@@ -62,13 +68,19 @@ class PackedDraftHead:
         hidden: masks' final hidden states, `[mask rows, hidden]` of the model's dtype. numbers: the
         number of every mask row in its group; then every parent's row in `hidden`, every one's
         token, and the row of every one's own parent in `states`. states: what the level above
-        returned first, float32 `[parents above, rank]`. noise: float32 `[parents, outputs]`.
+        returned first, float32 `[parents above, rank]`. starts: of the generator of the noise on
+        every parent's logits, None for none; scales multiply it.
         """
         rows = (len(numbers) - len(hidden)) // 3
         table = np.array(numbers, np.int64)
         masks = table.ctypes.data
         first = masks + len(hidden) * WORD
         following = torch.empty(rows, self.rank)
+        noise = np.array([start or 0 for start in starts], np.uint64)
+        of_noise = [
+            0.0 if start is None else scale for start, scale in zip(starts, scales, strict=True)
+        ]
+        noise_scales = np.array(of_noise, np.float32)
         best, shares = np.empty((rows, width), np.int64), np.empty((rows, width), np.float32)
         level = Level(
             rows=rows,
@@ -81,7 +93,8 @@ class PackedDraftHead:
             hidden=hidden.data_ptr(),
             states=None if states is None else states.data_ptr(),
             next_states=following.data_ptr(),
-            noise=None if noise is None else noise.data_ptr(),
+            starts=noise.ctypes.data,
+            scales=noise_scales.ctypes.data,
             temperature=temperature,
             best=best.ctypes.data,
             shares=shares.ctypes.data,

@@ -123,6 +123,7 @@ class DraftHead(ctypes.Structure):
         ("rank", c_int64),
         ("bias", c_void_p),
         ("table", c_void_p),
+        ("tokens", c_void_p),
     )
 
 
@@ -140,7 +141,8 @@ class Level(ctypes.Structure):
         ("hidden", c_void_p),
         ("states", c_void_p),
         ("next_states", c_void_p),
-        ("noise", c_void_p),
+        ("starts", c_void_p),
+        ("scales", c_void_p),
         ("temperature", c_float),
         ("best", c_void_p),
         ("shares", c_void_p),
