@@ -63,15 +63,16 @@ inline void in_runs(int64_t rows, Take&& take) {
 }
 
 // Products of `rows` rows, at most kRows, with N vectors of outputs: sums [rows, N]. x: units,
-// `stride` of them from row to row. panel: N vectors a unit.
-template <class T, int N>
-void dot(const uint32_t* x, int64_t stride, int rows, const Bits* panel, int64_t count,
-         Vec* sums) {
+// `stride` of them from row to row. panel: N vectors a unit. fetch: bring the next one near.
+template <class T, int N, bool fetch = false>
+void dot(const uint32_t* x, int64_t stride, int rows, const Bits* panel, int64_t count, Vec* sums) {
   with_count(rows, [&](auto constant) {
     constexpr int M = decltype(constant)::value;
     Vec mine[M][N] = {};  // in registers: every loop over them is unrolled
     for (int64_t unit = 0; unit < count; ++unit) {
       Bits weights[N];
+      if constexpr (fetch)
+        for (int n = 0; n < N; ++n) __builtin_prefetch(panel + (count + unit) * N + n);
 #pragma GCC unroll 2
       for (int n = 0; n < N; ++n) weights[n] = panel[unit * N + n];
 #pragma GCC unroll 12
@@ -110,9 +111,15 @@ void multiply(const Linear& linear, const uint32_t* x, int64_t stride, int64_t r
     for (int64_t panel = begin; panel < end; ++panel) {
       const Bits* weight = linear.weight + panel * count * 2;
       const float* bias = linear.bias ? linear.bias + panel * kPanel : nullptr;
+      int run = 0;
       in_runs(left, [&](int64_t first, int length) {
         Vec sums[kRows * 2];
-        dot<T, 2>(x + (block + first) * stride, stride, length, weight, count, sums);
+        const uint32_t* rows_of_run = x + (block + first) * stride;
+        // The first run waits for the panel; the second has time to fetch the next.
+        if (++run == 2)
+          dot<T, 2, true>(rows_of_run, stride, length, weight, count, sums);
+        else
+          dot<T, 2>(rows_of_run, stride, length, weight, count, sums);
         for (int row = 0; row < length; ++row) {
           if (bias)
             for (int n = 0; n < 2; ++n) sums[row * 2 + n] += load<Vec>(bias + n * kLanes);
