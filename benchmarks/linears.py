@@ -14,7 +14,8 @@ import torch
 from torch import nn
 
 from benchmarks import report
-from engine.model.linears import MklLinear, OneDnnLinear, PackedLinear, lay_out, pack
+from engine.kernels.cpu.library import library
+from engine.model.linears import MklLinear, NativeLinear, OneDnnLinear, PackedLinear, lay_out, pack
 
 SHAPES = ((320, 864), (864, 320), (320, 4096), (2048, 2048), (2048, 8192))
 ROWS = (1, 2, 4, 8, 16, 32, 64, 128)
@@ -46,8 +47,10 @@ LAYERS: dict[str, Callable[[int, int], nn.Linear]] = {
     "input-major": input_major,
     "MKL": partial(packed, MklLinear),
     "oneDNN": partial(packed, OneDnnLinear),
+    "ours": partial(packed, NativeLinear),
     "bfloat16": partial(usual, dtype=torch.bfloat16),
     "oneDNN, bfloat16": partial(packed, OneDnnLinear, dtype=torch.bfloat16),
+    "ours, bfloat16": partial(packed, NativeLinear, dtype=torch.bfloat16),
 }
 
 
@@ -69,6 +72,8 @@ def main() -> None:
     args = parser.parse_args()
     if not (torch.backends.mkl.is_available() and torch.backends.mkldnn.is_available()):
         parser.error("this build of torch lacks MKL or oneDNN, which are compared here")
+    if library() is None:
+        parser.error("our kernels cannot be built here, which are compared too")
     table = report.Table(
         f"microseconds, {torch.get_num_threads()} threads",
         ("in x out", "rows", *LAYERS, "float32 / packed", "bfloat16 / packed"),
@@ -84,8 +89,9 @@ def main() -> None:
                     zip(LAYERS, (microseconds(c, args.repeats) for c in calls), strict=True)
                 )
                 results.append({"in": width, "out": out, "rows": rows, "microseconds": times})
-                best = min(times["MKL"], times["oneDNN"])
-                gains = times["float32"] / best, times["bfloat16"] / times["oneDNN, bfloat16"]
+                best = min(times["MKL"], times["oneDNN"], times["ours"])
+                half = min(times["oneDNN, bfloat16"], times["ours, bfloat16"])
+                gains = times["float32"] / best, times["bfloat16"] / half
                 table.add(f"{width} x {out}", rows, *times.values(), *gains)
     report.publish([table], results, args.markdown)
 

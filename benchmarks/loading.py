@@ -18,6 +18,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--adapter", type=Path, default=DEFAULT_ADAPTER, help="BiTA adapter")
     parser.add_argument("--dtype", default="auto", help="auto, float32, bfloat16 or float16")
     parser.add_argument("--device", default="auto", help="auto, cpu or cuda")
+    parser.add_argument("--no-native", action="store_true", help="without our CPU kernels")
 
 
 def load(options: argparse.Namespace, compiled: bool = False) -> tuple[LoadedModel, BitaAdapter]:
@@ -25,5 +26,6 @@ def load(options: argparse.Namespace, compiled: bool = False) -> tuple[LoadedMod
 
     Raises EngineError or AdapterError where they do not fit.
     """
-    loaded = load_model(options.model, options.device, options.dtype, compiled)
+    native = not options.no_native
+    loaded = load_model(options.model, options.device, options.dtype, compiled, native=native)
     return loaded, BitaAdapter.load(options.adapter, base_shape(loaded))

@@ -88,6 +88,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--context", type=int, default=256, help="tokens before the rows")
     parser.add_argument("--rounds", type=int, default=9, help="forwards of every count")
     parser.add_argument("--compile", action="store_true", help="compile the model")
+    parser.add_argument("--no-native", action="store_true", help="without our CPU kernels")
     report.add_arguments(parser)
     return parser.parse_args()
 
@@ -97,7 +98,8 @@ def main() -> None:
     args = parse()
     with tempfile.TemporaryDirectory() as folder:
         size = random_model(Path(folder), args.layers, args.hidden, args.vocabulary)
-        loaded = load_model(folder, args.device, args.dtype, compiled=args.compile)
+        native = not args.no_native
+        loaded = load_model(folder, args.device, args.dtype, args.compile, native=native)
         config = EngineConfig(model=folder, max_num_seqs=1, compile=args.compile)
         runner = Engine(config, loaded, {}).runner
     forward = trial_forward(runner)
