@@ -104,8 +104,9 @@ def model_info(engine: Engine) -> ModelInfo:
     """What the engine says of itself when it is ready."""
     loaded, config = engine.loaded, engine.config
     dtype = str(loaded.dtype).removeprefix("torch.")
-    # Sums of several ranks are rounded otherwise.
+    # Sums of several ranks are rounded otherwise, those of our kernels too.
     ranks = [f"{loaded.ranks} ranks"] if loaded.ranks > 1 else []
+    kernels = ["native"] if loaded.native else []
     steps = "deterministic" if config.deterministic else ""
     return ModelInfo(
         model=config.model,
@@ -119,7 +120,7 @@ def model_info(engine: Engine) -> ModelInfo:
         route=loaded.route.value,
         num_blocks=engine.runner.storage.num_blocks,
         block_size=config.block_size,
-        fingerprint=fingerprint(config.model, dtype, steps, package_version(), *ranks),
+        fingerprint=fingerprint(config.model, dtype, steps, package_version(), *ranks, *kernels),
     )
 
 

@@ -37,7 +37,7 @@ MLP = ("mlp.gate_proj", "mlp.up_proj", "mlp.down_proj")
 
 def is_native(loaded: LoadedModel) -> bool:
     """Whether our kernels compute this model: its family, its sizes and its packed layers."""
-    config, facts = loaded.model.config.get_text_config(), loaded.facts
+    config, facts = loaded.model.config, loaded.facts
     rope = getattr(config, "rope_parameters", None) or {}
     return (
         loaded.route is Route.INTERFACE
@@ -46,6 +46,7 @@ def is_native(loaded: LoadedModel) -> bool:
         and config.hidden_act == "silu"
         and rope.get("rope_type") in ROPES
         and type(loaded.model.get_input_embeddings()) is nn.Embedding
+        and 2 * len(_trunk(loaded.model).rotary_emb.inv_freq) == facts.head_dim
         and facts.hidden_size % LANES == 0
         and facts.head_dim % LANES == 0
         and all(

@@ -20,13 +20,14 @@ tokens a sequence gets of a step varies, and how long steps take does too."""
 REMEMBERED = 64, 16
 """Last steps with drafts, and without, that a verdict is made of."""
 
-PROBE = 4
-"""Steps without drafts that tell what those take."""
+PROBE, SETTLING = 16, 4
+"""Steps without drafts that tell what those take, and how many of them, the first, do not: right
+after steps with drafts they find other things cached."""
 
 SHORTEST_BELIEF, LONGEST_BELIEF = 32, 1024
 """Steps with drafts for which one goes by what they told. Twice as many after every further one."""
 
-SHORTEST_PAUSE, LONGEST_PAUSE = 256, 4096
+SHORTEST_PAUSE, LONGEST_PAUSE = 1024, 16_384
 """Steps without drafts after a loss. Twice as many after every further one."""
 
 
@@ -57,8 +58,9 @@ class _Verdict:
 
     drafted: the last steps with drafts. plain: the last ones without.
     bias: slowness of steps without drafts over that of steps with, when both were last there at a
-        verdict or a step without; 1 before.
-    steps: with drafts since the last verdict. age: since the last step without.
+        verdict or at the end of a probe; 1 before.
+    steps: with drafts since the last verdict. age: since the last step without. settled: steps
+        without in a row.
     rest: steps without drafts to come. doubted: whether the last verdict was a loss.
     """
 
@@ -67,6 +69,7 @@ class _Verdict:
     bias: float = 1.0
     steps: int = 0
     age: int = 0
+    settled: int = 0
     rest: int = 0
     doubted: bool = False
     pause: int = SHORTEST_PAUSE
@@ -93,6 +96,7 @@ class _Verdict:
     def add(self, step: Step) -> None:
         """Count a step with drafts."""
         self.drafted.append(step)
+        self.settled = 0
         self.steps += 1
         self.age += 1
         if self.steps >= max(SHORTEST_WINDOW, WINDOW / step.sequences):
@@ -100,6 +104,15 @@ class _Verdict:
             self.judge()
         if self.age >= self.belief and not self.rest:
             self.probe()
+
+    def add_plain(self, step: Step) -> None:
+        """Count a step without."""
+        self.age = 0
+        self.settled += 1
+        if self.settled > SETTLING:
+            self.plain.append(step)
+        if self.settled == PROBE:  # medians, which are not for every step
+            self.compare()
 
     def judge(self) -> None:
         """Go on, or pause.
@@ -151,9 +164,7 @@ class Payoff:
         """Learn from a step."""
         verdict = self._verdict(step.sequences)
         if not step.drafts:
-            verdict.plain.append(step)
-            verdict.compare()
-            verdict.age = 0
+            verdict.add_plain(step)
         if verdict.rest:
             verdict.rest -= 1
         elif step.drafts:

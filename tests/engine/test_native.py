@@ -262,7 +262,8 @@ def rebuilt(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 @pytest.mark.usefixtures("rebuilt")
 @pytest.mark.parametrize(
-    ("compiler", "reason"), [("no-such-compiler", "no C++ compiler"), ("false", "false")]
+    ("compiler", "reason"),
+    [("no-such-compiler -x", "no-such-compiler"), ("false", "false"), ("", "no C++ compiler")],
 )
 def test_without_a_compiler_that_works_the_log_says_so(
     compiler: str, reason: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
@@ -270,6 +271,7 @@ def test_without_a_compiler_that_works_the_log_says_so(
     monkeypatch.setattr(kernels, "is_x86", lambda: True)
     monkeypatch.setattr(kernels, "instructions", lambda: frozenset(kernels.WANTED))
     monkeypatch.setenv("CXX", compiler)
+    monkeypatch.setattr(kernels, "COMPILERS", ("no-such-compiler",))
     with caplog.at_level(logging.WARNING):
         assert library.__wrapped__() is None
     assert "CPU kernels are not used" in caplog.text

@@ -86,12 +86,12 @@ def test_a_loss_that_is_not_seen_again_is_forgotten() -> None:
         assert payoff.pays(SEQUENCES)
 
 
-def test_prompts_that_meet_steps_with_drafts_are_not_held_against_drafts() -> None:
+def test_prompts_that_slow_some_steps_with_drafts_count_for_those_alone() -> None:
     payoff = probed()
-    for _ in range(STEPS):
-        payoff.observe(Step(SEQUENCES, 8, 20.0, 4.0, 5.0, prompts=True))
+    for _ in range(4 * STEPS):
+        payoff.observe(Step(SEQUENCES, 8, 6.0, 4.0, 5.0, prompts=True))
         drafted(payoff, 2)
-    assert payoff.pays(SEQUENCES)
+        assert rest(payoff) in (0, PROBE)
 
 
 def test_after_a_loss_only_what_comes_then_counts() -> None:
@@ -173,6 +173,16 @@ def test_many_sequences_are_judged_after_a_few_steps() -> None:
     assert not payoff.pays(64)
 
 
+def test_single_steps_between_drafts_do_not_tell_what_plain_decoding_takes() -> None:
+    payoff = Payoff()
+    for _ in range(STEPS):
+        drafted(payoff, 1)
+        payoff.observe(Step(SEQUENCES, 0, 9.0, 1.0, 1.0))
+    assert rest(payoff) == PROBE
+    drafted(payoff, STEPS, seconds=9.0)
+    assert not payoff.pays(SEQUENCES)
+
+
 def test_steps_without_drafts_say_nothing_of_drafts() -> None:
     payoff = Payoff()
     for _ in range(10 * WINDOW):
@@ -184,7 +194,8 @@ def test_the_time_of_plain_decoding_is_that_of_the_step_by_the_model_and_by_what
     payoff, step = Payoff(), Step(SEQUENCES, 8, seconds=6.0, cost=2.0, plain=3.0)
     assert payoff.plain_seconds(step) == 6.0 * 3.0 / 2.0
     payoff.observe(step)
-    payoff.observe(Step(SEQUENCES, 0, seconds=1.5, cost=1.0, plain=1.0))
+    for _ in range(PROBE):
+        payoff.observe(Step(SEQUENCES, 0, seconds=1.5, cost=1.0, plain=1.0))
     assert payoff.plain_seconds(step) == pytest.approx(1.5 * 3.0)
     assert payoff.plain_seconds(Step(SEQUENCES, 0, 7.0, 1.0, 1.0)) == 7.0
 

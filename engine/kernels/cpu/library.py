@@ -11,9 +11,9 @@ import functools
 import hashlib
 import logging
 import os
+import shlex
 import shutil
 import subprocess
-from collections.abc import Sequence
 from ctypes import POINTER, c_bool, c_float, c_int, c_int64, c_void_p
 from pathlib import Path
 
@@ -179,25 +179,31 @@ def kernel_digest() -> str:
 
 def _built() -> Path:
     """The library of these sources for this processor. Raises OSError, SubprocessError."""
-    compilers = [os.environ["CXX"]] if os.environ.get("CXX") else COMPILERS
-    compiler = next((found for name in compilers if (found := shutil.which(name))), None)
     built = kernel_folder() / f"{kernel_digest()}.so"
     if built.is_file():
         return built
-    if compiler is None:
-        raise OSError(f"no C++ compiler ({', '.join(compilers)})")
+    compiler = shlex.split(os.environ.get("CXX", "")) or _compiler()
     built.parent.mkdir(parents=True, exist_ok=True)
     fresh = built.with_name(f"{built.name}.{os.getpid()}")
     try:
-        _run([compiler, *FLAGS, "-o", str(fresh), str(SOURCE)])
+        subprocess.run(
+            [*compiler, *FLAGS, "-o", str(fresh), str(SOURCE)],
+            check=True,
+            capture_output=True,
+            text=True,
+            timeout=TIMEOUT,
+        )
         fresh.replace(built)  # whole or not at all: another process may build it too
     finally:
         fresh.unlink(missing_ok=True)
     return built
 
 
-def _run(command: Sequence[str]) -> None:
-    subprocess.run(command, check=True, capture_output=True, text=True, timeout=TIMEOUT)
+def _compiler() -> list[str]:
+    found = [name for name in COMPILERS if shutil.which(name)]
+    if not found:
+        raise OSError(f"no C++ compiler ({', '.join(COMPILERS)})")
+    return found[:1]
 
 
 def _declare(kernels: ctypes.CDLL) -> ctypes.CDLL:

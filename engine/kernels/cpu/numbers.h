@@ -81,10 +81,14 @@ struct Bfloat16 {
     return (Stored)((bits + 0x7fff + (bits >> 16 & 1)) >> 16);
   }
   static void narrow(Stored* to, Vec x) {
+#ifdef __AVX512BF16__
+    store(to, _mm512_cvtneps_pbh((__m512)x));
+#else
     Bits bits = as<Bits>(x);
     Bits near = (bits + 0x7fff + (bits >> 16 & 1)) >> 16;
     Bits none = bits >> 16 | 0x40;
     store(to, __builtin_convertvector(x == x ? near : none, Halves));
+#endif
   }
 };
 

@@ -94,7 +94,14 @@ void rotate(float* x, const float* norm, const Trunk& trunk, const float* cosine
   int64_t half = trunk.head_dim / 2;
   if (norm)
     normalise(x, norm, trunk.head_dim, trunk.epsilon, [&](int64_t i, Vec y) { store(x + i, y); });
-  for (int64_t i = 0; i < half; ++i) {
+  int64_t i = 0;
+  for (; i + kLanes <= half; i += kLanes) {
+    Vec real = load<Vec>(x + i), imaginary = load<Vec>(x + half + i);
+    Vec cosine = load<Vec>(cosines + i), sine = load<Vec>(sines + i);
+    T::narrow(out + i, real * cosine - imaginary * sine);
+    T::narrow(out + half + i, imaginary * cosine + real * sine);
+  }
+  for (; i < half; ++i) {
     float real = x[i], imaginary = x[half + i];
     out[i] = T::narrow(real * cosines[i] - imaginary * sines[i]);
     out[half + i] = T::narrow(imaginary * cosines[i] + real * sines[i]);
