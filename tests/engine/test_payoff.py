@@ -91,7 +91,7 @@ def test_prompts_that_slow_some_steps_with_drafts_count_for_those_alone() -> Non
     for _ in range(4 * STEPS):
         payoff.observe(Step(SEQUENCES, 8, 6.0, 4.0, 5.0, prompts=True))
         drafted(payoff, 2)
-        assert rest(payoff) in (0, PROBE)
+        assert rest(payoff) <= PROBE
 
 
 def test_after_a_loss_only_what_comes_then_counts() -> None:
@@ -178,7 +178,7 @@ def test_single_steps_between_drafts_do_not_tell_what_plain_decoding_takes() -> 
     for _ in range(STEPS):
         drafted(payoff, 1)
         payoff.observe(Step(SEQUENCES, 0, 9.0, 1.0, 1.0))
-    assert rest(payoff) == PROBE
+    assert 0 < rest(payoff) <= PROBE
     drafted(payoff, STEPS, seconds=9.0)
     assert not payoff.pays(SEQUENCES)
 
