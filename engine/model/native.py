@@ -102,7 +102,6 @@ class NativeRunner(ModelRunner):
         self._cosines = self._sines = torch.empty(0)
         self._workspace = torch.empty(0, dtype=torch.uint8)
 
-    @torch.inference_mode()
     def execute(self, batch: ForwardBatch) -> ModelOutput:
         """As `ModelRunner.execute`."""
         words = visibility_words(batch)
@@ -136,10 +135,14 @@ class NativeRunner(ModelRunner):
         )
         step.workspace = self._room_for(step)
         self._kernels.bita_forward(self._half, self._trunk_reference, byref(step))
-        wanted = hidden
-        if len(batch.logit_rows) < batch.num_rows:
-            wanted = hidden.index_select(0, self._tensor(batch.logit_rows))
-        return ModelOutput(self.project(wanted), hidden, bool(finite.value))
+        wanted, first, count = batch.logit_rows, 0, len(batch.logit_rows)
+        if count:
+            first = int(wanted[0])
+        if count and int(wanted[-1]) == first + count - 1:  # one sequence's: where they lie
+            rows = hidden[first : first + count]
+        else:
+            rows = hidden.index_select(0, self._tensor(wanted))
+        return ModelOutput(self.project(rows), hidden, bool(finite.value))
 
     def commit(self, source: Sequence[int], target: Sequence[int]) -> None:
         """As `ModelRunner.commit`."""
@@ -150,7 +153,6 @@ class NativeRunner(ModelRunner):
             self._half, self._trunk_reference, count, data, data + count * WORD
         )
 
-    @torch.inference_mode()
     def project(self, hidden: Tensor) -> Tensor:
         """As `ModelRunner.project`, of sums that were never rounded to 16 bit."""
         if type(self.head) is not NativeLinear:

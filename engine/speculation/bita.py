@@ -164,7 +164,8 @@ class Branches:
         self._firsts = [sum(self.sizes[:i]) for i in range(len(groups))]
         self._depth = 0
         masks = [mask for size in self.sizes for mask in range(size)]
-        self._descent = head.descend(torch.cat([group.hidden for group in groups]), masks)
+        hidden = [group.hidden for group in groups]
+        self._descent = head.descend(torch.cat(hidden) if hidden[1:] else hidden[0], masks)
 
     def rank(self, parents: Sequence[Parent], width: int) -> Ranked:
         """The `width` likeliest children of every parent, and their probabilities.

@@ -24,6 +24,9 @@ PROBE, SETTLING = 16, 4
 """Steps without drafts that tell what those take, and how many of them, the first, do not: right
 after steps with drafts they find other things cached."""
 
+DOUBTS = 2
+"""Losses in a row that are looked at anew before one is believed."""
+
 SHORTEST_BELIEF, LONGEST_BELIEF = 32, 1024
 """Steps with drafts for which one goes by what they told. Twice as many after every further one."""
 
@@ -61,7 +64,7 @@ class _Verdict:
         verdict or at the end of a probe; 1 before.
     steps: with drafts since the last verdict. age: since the last step without. settled: steps
         without in a row.
-    rest: steps without drafts to come. doubted: whether the last verdict was a loss.
+    rest: steps without drafts to come. doubts: losses since the last gain or pause.
     """
 
     drafted: deque[Step] = field(default_factory=lambda: deque(maxlen=REMEMBERED[0]))
@@ -71,7 +74,7 @@ class _Verdict:
     age: int = 0
     settled: int = 0
     rest: int = 0
-    doubted: bool = False
+    doubts: int = 0
     pause: int = SHORTEST_PAUSE
     belief: int = SHORTEST_BELIEF
 
@@ -117,22 +120,22 @@ class _Verdict:
     def judge(self) -> None:
         """Go on, or pause.
 
-        A loss must be seen twice. Steps with drafts and without were taken at different times, and
-        a machine that was slow in one of them has cost many a server its drafts: after the first
-        loss both are looked at anew, one right after the other.
+        A loss must be seen again and again. Steps with drafts and without were taken at different
+        times, and a machine that was slow in one of them has cost many a server its drafts: after
+        the first loss both are looked at anew, one right after the other.
         """
         self.compare()
         if not self.plain:
             self.probe()
         elif self.gain >= 1.0:
-            self.pause, self.doubted = SHORTEST_PAUSE, False
-        elif not self.doubted:
-            self.rest, self.doubted = PROBE, True
+            self.pause, self.doubts = SHORTEST_PAUSE, 0
+        elif self.doubts < DOUBTS:
+            self.rest, self.doubts = PROBE, self.doubts + 1
             self.drafted.clear()
             self.plain.clear()
         else:
             self.rest, self.pause = self.pause, min(2 * self.pause, LONGEST_PAUSE)
-            self.doubted = False
+            self.doubts = 0
             self.drafted.clear()
 
     def probe(self) -> None:

@@ -80,26 +80,30 @@ class Adaptive:
         self._outlooks = [
             _outlooks(hits, level / TRUST_LEVELS) for level in range(TRUST_LEVELS + 1)
         ]
-        self._chosen: dict[tuple[Load, int], Outlook] = {}
+        self._chosen: dict[tuple[int, int, float, int], tuple[Outlook, float]] = {}
 
     def outlook(self, load: Load, trust: float = 1.0) -> Outlook:
         """The best of the outlooks under a load, with such trust in drafts.
 
         Plain decoding, where drafts promise less more than the promise may be wrong by.
         """
-        level = round(trust * TRUST_LEVELS)
-        context = round(load.context / CONTEXT_STEP) * CONTEXT_STEP
-        load = replace(load, context=context)
-        if (load, level) not in self._chosen:
+        return self._choice(load, trust)[0]
+
+    def _choice(self, load: Load, trust: float) -> tuple[Outlook, float]:
+        """The best outlook, and the tokens a second that it promises every sequence."""
+        level, place = round(trust * TRUST_LEVELS), round(load.context / CONTEXT_STEP)
+        key = load.sequences, place, load.overhead, level
+        if key not in self._chosen:
+            rounded = replace(load, context=place * CONTEXT_STEP)
 
             def rate(outlook: Outlook) -> float:
-                return outlook.tokens_per_second(load, self.cost)
+                return outlook.tokens_per_second(rounded, self.cost)
 
             plain, *drafting = self._outlooks[level]
             best = max(drafting, key=rate)
-            pays = rate(best) > rate(plain) * MARGIN
-            self._chosen[load, level] = best if pays else plain
-        return self._chosen[load, level]
+            chosen = best if rate(best) > rate(plain) * MARGIN else plain
+            self._chosen[key] = chosen, rate(chosen)
+        return self._chosen[key]
 
     def threshold(self, load: Load) -> float:
         """Tokens a row must be expected to bring; 1 stands for plain decoding."""
@@ -114,7 +118,7 @@ class Adaptive:
         self, ranker: Ranker, chains: Sequence[Sequence[Chain]], load: Load
     ) -> list[DraftTree]:
         """As `Planner.draft`."""
-        outlook = self.outlook(load, sum(ranker.trusts) / len(ranker.trusts))
+        outlook, rate = self._choice(load, sum(ranker.trusts) / len(ranker.trusts))
         threshold, worth = outlook.threshold, self.chain_threshold(chains, load)
         if worth == math.inf:
             chains = ()
@@ -126,8 +130,8 @@ class Adaptive:
             # The more a step does without a row, the more the row must bring: what either source
             # does alone is the least that both will do.
             threshold = max(threshold, worth)
-        rate = load.sequences * outlook.tokens_per_second(load, self.cost)
-        return grow(ranker, threshold, self.promise, chains, self.cost.level * rate)
+        level = self.cost.level * load.sequences * rate
+        return grow(ranker, threshold, self.promise, chains, level)
 
     def chain_threshold(self, chains: Sequence[Sequence[Chain]], load: Load) -> float:
         """Tokens the least of the rows brings that together raise a step's rate most.

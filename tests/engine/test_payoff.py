@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from engine.speculation.payoff import (
+    DOUBTS,
     LONGEST_PAUSE,
     PROBE,
     SHORTEST_BELIEF,
@@ -44,9 +45,10 @@ def probed(seconds: float = 1.0) -> Payoff:
 
 
 def lost(payoff: Payoff) -> int:
-    """Steps that it rests for after windows of loss, seen twice."""
-    drafted(payoff, STEPS, seconds=9.0)
-    assert rest(payoff) == PROBE
+    """Steps that it rests for after windows of loss, seen again and again."""
+    for _ in range(DOUBTS):
+        drafted(payoff, STEPS, seconds=9.0)
+        assert rest(payoff) == PROBE
     drafted(payoff, STEPS, seconds=9.0)
     return rest(payoff)
 
@@ -67,9 +69,9 @@ def test_drafts_go_on_while_they_bring_more_than_they_take() -> None:
         assert rest(payoff) in (0, PROBE)
 
 
-def test_two_windows_of_loss_pause_them() -> None:
+def test_windows_of_loss_one_after_the_other_pause_them() -> None:
     payoff = probed()
-    for pause in (PROBE, SHORTEST_PAUSE):
+    for pause in (*[PROBE] * DOUBTS, SHORTEST_PAUSE):
         drafted(payoff, STEPS - 1, seconds=9.0)
         assert payoff.pays(SEQUENCES)
         drafted(payoff, 1, seconds=9.0)
@@ -129,8 +131,9 @@ def test_a_window_of_gain_forgives_earlier_losses() -> None:
     while payoff.pays(SEQUENCES):
         drafted(payoff, 1, seconds=9.0)
     assert rest(payoff) == PROBE
-    drafted(payoff, STEPS, seconds=9.0)
-    assert rest(payoff) == SHORTEST_PAUSE
+    for pause in (*[PROBE] * (DOUBTS - 1), SHORTEST_PAUSE):
+        drafted(payoff, STEPS, seconds=9.0)
+        assert rest(payoff) == pause
 
 
 @pytest.mark.parametrize("slow", [20.0, 2000.0])
