@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+import time
 from collections.abc import Mapping
 from functools import cached_property
 from math import isfinite
@@ -96,6 +97,7 @@ class Engine:
             self.scheduler, self.adapters, self._stats.speculation, loaded.eos_token_ids
         )
         self.sequences: dict[str, Sequence] = {}
+        self._ended: float | None = None
 
     def prepare(self, adapter: BitaAdapter) -> PreparedAdapter:
         """All that takes time before `adapters.load`; another thread may do it beside steps.
@@ -167,6 +169,9 @@ class Engine:
         wrong in the forward is raised; the state of all requests is unknown then.
         """
         clock = PhaseClock(self._stats.step_seconds)
+        # What came between this step and the last one, such as sending its tokens, is a step's too.
+        between = 0.0 if self._ended is None else clock.started - self._ended
+        self._ended = None
         scheduled = self.scheduler.schedule()
         if not scheduled:
             return []
@@ -189,9 +194,12 @@ class Engine:
                 self.abort(item.sequence.request.request_id)
         clock.ended("emit")
         self.drafting.draft(scheduled, batch, output, accepted)
-        overhead = clock.total - forward
+        overhead = between + clock.total - forward
         clock.ended("draft")
-        self.drafting.weigh(scheduled, outputs, self._count(batch), clock.total, overhead)
+        seconds = between + clock.total
+        self.drafting.weigh(scheduled, outputs, self._count(batch), seconds, overhead)
+        if self.has_work:
+            self._ended = time.perf_counter()
         return outputs
 
     def stats(self) -> EngineStats:

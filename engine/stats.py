@@ -115,10 +115,14 @@ class EngineStats:
 
 
 class PhaseClock:
-    """Adds the time since it was last asked to a phase. total: of all phases of this clock."""
+    """Adds the time since it was last asked to a phase.
+
+    started: when it was made, as `time.perf_counter` has it. total: of all phases of this clock.
+    """
 
     def __init__(self, seconds: dict[str, float]) -> None:
-        self._seconds, self._last, self.total = seconds, time.perf_counter(), 0.0
+        self._seconds, self.total = seconds, 0.0
+        self.started = self._last = time.perf_counter()
 
     def ended(self, phase: str) -> float:
         """Count the seconds since the phase before `phase` ended, or since the clock was made."""
