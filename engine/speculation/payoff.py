@@ -24,6 +24,9 @@ PROBE, SETTLING = 16, 4
 """Steps without drafts that tell what those take, and how many of them, the first, do not: right
 after steps with drafts they find other things cached."""
 
+MARGIN = 1.05
+"""Gain below which drafting counts as a loss: what is measured on a shared machine is no surer."""
+
 DOUBTS = 2
 """Losses in a row that are looked at anew before one is believed."""
 
@@ -127,7 +130,7 @@ class _Verdict:
         self.compare()
         if not self.plain:
             self.probe()
-        elif self.gain >= 1.0:
+        elif self.gain >= MARGIN:
             self.pause, self.doubts = SHORTEST_PAUSE, 0
         elif self.doubts < DOUBTS:
             self.rest, self.doubts = PROBE, self.doubts + 1

@@ -65,7 +65,7 @@ def test_the_first_verdict_waits_for_steps_without_drafts() -> None:
 def test_drafts_go_on_while_they_bring_more_than_they_take() -> None:
     payoff = probed()
     for _ in range(2 * SHORTEST_BELIEF):
-        drafted(payoff, 1, seconds=2.9)
+        drafted(payoff, 1, seconds=2.8)
         assert rest(payoff) in (0, PROBE)
 
 
