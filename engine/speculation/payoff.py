@@ -13,7 +13,7 @@ from collections import deque
 from collections.abc import Collection
 from dataclasses import dataclass, field
 
-WINDOW, SHORTEST_WINDOW = 64, 8
+WINDOW, SHORTEST_WINDOW = 64, 32
 """Times that a sequence decoded after which there is a verdict, and the fewest steps: how many
 tokens a sequence gets of a step varies, and how long steps take does too."""
 
@@ -33,7 +33,7 @@ DOUBTS = 2
 SHORTEST_BELIEF, LONGEST_BELIEF = 32, 1024
 """Steps with drafts for which one goes by what they told. Twice as many after every further one."""
 
-SHORTEST_PAUSE, LONGEST_PAUSE = 1024, 16_384
+SHORTEST_PAUSE, LONGEST_PAUSE = 512, 16_384
 """Steps without drafts after a loss. Twice as many after every further one."""
 
 

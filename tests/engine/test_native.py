@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import logging
+import os
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -282,6 +285,16 @@ def test_without_a_compiler_that_works_the_log_says_so(
 def test_other_processors_keep_torchs_operations(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(kernels, "instructions", lambda: frozenset({"sse2"}))
     assert library.__wrapped__() is None
+
+
+@needs_kernels
+@pytest.mark.skipif("CXX" in os.environ, reason="this is that run")
+def test_processors_without_avx_512_compute_the_same() -> None:
+    """The tests above once more, of kernels built with AVX2 alone."""
+    run = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", __file__, "-k", "torchs"]
+    environment = {**os.environ, "CXX": "c++ -march=x86-64-v3"}
+    done = subprocess.run(run, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout
 
 
 @needs_kernels

@@ -17,7 +17,7 @@ from engine.speculation.payoff import (
 )
 
 SEQUENCES = 4
-STEPS = WINDOW // SEQUENCES
+STEPS = max(SHORTEST_WINDOW, WINDOW // SEQUENCES)
 """Of a window."""
 
 

@@ -113,8 +113,8 @@ struct Ranking {
                             }
                           });
       }
-      float* next = level.next_states + row * rank;
-      for (int64_t i = 0; i < rank; ++i) next[i] = to[i] / (1.0f + std::exp(-to[i]));
+      for (int64_t i = 0; i < inner_width; i += kLanes) store(to + i, silu(load<Vec>(to + i)));
+      std::memcpy(level.next_states + row * rank, to, rank * sizeof(float));
     }
   }
 

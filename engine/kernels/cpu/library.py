@@ -182,12 +182,12 @@ def _built() -> Path:
     built = kernel_folder() / f"{kernel_digest()}.so"
     if built.is_file():
         return built
-    compiler = shlex.split(os.environ.get("CXX", "")) or _compiler()
+    compiler, *more = shlex.split(os.environ.get("CXX", "")) or _compiler()
     built.parent.mkdir(parents=True, exist_ok=True)
     fresh = built.with_name(f"{built.name}.{os.getpid()}")
     try:
         subprocess.run(
-            [*compiler, *FLAGS, "-o", str(fresh), str(SOURCE)],
+            [compiler, *FLAGS, *more, "-o", str(fresh), str(SOURCE)],
             check=True,
             capture_output=True,
             text=True,

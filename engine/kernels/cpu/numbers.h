@@ -109,3 +109,8 @@ inline Vec exponential(Vec x) {
   Vec scaled = as<Vec>(as<Ints>(sum) + power);
   return x < -87.0f ? Vec{} : scaled;
 }
+
+inline Vec silu(Vec x) {
+  Vec opposite = -x < 88.0f ? -x : splat(88.0f);
+  return x / (exponential(opposite) + 1.0f);
+}

@@ -108,11 +108,6 @@ void rotate(float* x, const float* norm, const Trunk& trunk, const float* cosine
   }
 }
 
-Vec silu(Vec x) {
-  Vec opposite = -x < 88.0f ? -x : splat(88.0f);
-  return x / (exponential(opposite) + 1.0f);
-}
-
 template <class T>
 struct Forward {
   using Stored = typename T::Stored;
