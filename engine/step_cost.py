@@ -17,6 +17,7 @@ import torch
 
 from adapters.format import MIN_DRAFT_TOKENS
 from engine.config import EngineConfig
+from engine.kept import kept_folder
 from engine.kernels.cpu.library import kernel_digest
 from engine.model.loaded import LoadedModel
 from engine.model.runner import ModelRunner
@@ -70,8 +71,8 @@ def step_cost(
 
 
 def curve_folder() -> Path:
-    """Where curves are kept: below XDG_CACHE_HOME, or the user's `.cache`."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "bita" / "step-cost"
+    """Where curves are kept."""
+    return kept_folder("step-cost")
 
 
 def forget() -> None:

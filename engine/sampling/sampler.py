@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from engine.kernels.cpu import sampling as cpu
-from engine.kernels.cpu.library import library
+from engine.kernels.cpu.library import loaded
 
 Key = tuple[int, int]
 """Seed and position: whose noise."""
@@ -97,8 +97,8 @@ def _all(vocab: int, device: torch.device) -> Tensor:
 
 
 def _has_kernels(tensor: Tensor) -> bool:
-    """Whether our own CPU kernels compute with it."""
-    return tensor.device.type == "cpu" and library() is not None
+    """Whether our own CPU kernels compute with it: where the model's products do."""
+    return tensor.device.type == "cpu" and loaded() is not None
 
 
 def _shifted(words: Tensor, bits: int, out: Tensor) -> Tensor:

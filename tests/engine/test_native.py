@@ -6,6 +6,7 @@ import logging
 import os
 import subprocess
 import sys
+import textwrap
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -196,7 +197,7 @@ def test_noise_and_what_is_chosen_with_it_are_torchs(
     logits[1:4, : vocab // 2] = -torch.inf
     keys: list[Any] = [(0, 0), None, (-3, 7), (1 << 62, 90_000), None, (5, 5)]
     found = sampler.noise([k for k in keys if k], tokens), sampler.choose(logits, keys)
-    monkeypatch.setattr(sampler, "library", lambda: None)
+    monkeypatch.setattr(sampler, "loaded", lambda: None)
     expected = sampler.noise([k for k in keys if k], tokens), sampler.choose(logits, keys)
     torch.testing.assert_close(found[0], expected[0], rtol=1e-6, atol=1e-6)
     assert found[1] == expected[1]
@@ -295,6 +296,19 @@ def test_processors_without_avx_512_compute_the_same() -> None:
     environment = {**os.environ, "CXX": "c++ -march=x86-64-v3"}
     done = subprocess.run(run, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout
+
+
+def test_choosing_a_token_never_waits_for_a_compiler() -> None:
+    """Nor does it use the kernels of a model that is to do without."""
+    program = """
+        import torch
+        from engine.kernels.cpu import library
+        from engine.sampling.sampler import choose
+        choose(torch.zeros(2, 9), [(1, 2), None])
+        print(library.library.cache_info().currsize)
+    """
+    run = [sys.executable, "-c", textwrap.dedent(program)]
+    assert subprocess.run(run, check=True, capture_output=True, text=True).stdout.strip() == "0"
 
 
 @needs_kernels

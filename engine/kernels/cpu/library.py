@@ -17,6 +17,7 @@ import subprocess
 from ctypes import POINTER, c_bool, c_float, c_int, c_int64, c_void_p
 from pathlib import Path
 
+from engine.kept import kept_folder
 from engine.processor import instructions, is_x86
 
 SOURCE = Path(__file__).with_name("trunk.cpp")
@@ -164,9 +165,14 @@ def library() -> ctypes.CDLL | None:
         return None
 
 
+def loaded() -> ctypes.CDLL | None:
+    """The kernels where something has asked for `library` before: nobody waits for a compiler."""
+    return library() if library.cache_info().currsize else None
+
+
 def kernel_folder() -> Path:
-    """Where they are kept: below XDG_CACHE_HOME, or the user's `.cache`."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "bita" / "kernels"
+    """Where they are kept."""
+    return kept_folder("kernels")
 
 
 def kernel_digest() -> str:
