@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 
 WINDOW = 64
 """Steps after which it is looked at anew."""
 TOLERANCE = 0.2
-"""Share by which it may be off: every new value has the planner choose its trees anew."""
+"""Share by which it may be off: every new value has the planner choose its trees anew, and remember
+them. So there are few values, each by this share above the one below."""
+LEAST = 1e-6
 
 
 class Overhead:
@@ -25,4 +28,5 @@ class Overhead:
         median = statistics.median(self._lately)
         self._lately.clear()
         if abs(median - self.seconds) > TOLERANCE * self.seconds:
-            self.seconds = median
+            step = math.log1p(TOLERANCE)
+            self.seconds = math.exp(step * round(math.log(max(median, LEAST)) / step))
