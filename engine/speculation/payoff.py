@@ -65,8 +65,8 @@ class _Verdict:
     drafted: the last steps with drafts. plain: the last ones without.
     bias: slowness of steps without drafts over that of steps with, when both were last there at a
         verdict or at the end of a probe; 1 before.
-    steps: with drafts since the last verdict. age: since the last step without. settled: steps
-        without in a row.
+    steps: with drafts since the last verdict. age: since one without was last remembered. settled:
+        steps without in a row.
     rest: steps without drafts to come. doubts: losses since the last gain or pause.
     """
 
@@ -102,7 +102,6 @@ class _Verdict:
     def add(self, step: Step) -> None:
         """Count a step with drafts."""
         self.drafted.append(step)
-        self.settled = 0
         self.steps += 1
         self.age += 1
         if self.steps >= max(SHORTEST_WINDOW, WINDOW / step.sequences):
@@ -113,9 +112,9 @@ class _Verdict:
 
     def add_plain(self, step: Step) -> None:
         """Count a step without."""
-        self.age = 0
         self.settled += 1
         if self.settled > SETTLING:
+            self.age = 0
             self.plain.append(step)
         if self.settled == PROBE:  # medians, which are not for every step
             self.compare()
@@ -169,7 +168,9 @@ class Payoff:
     def observe(self, step: Step) -> None:
         """Learn from a step."""
         verdict = self._verdict(step.sequences)
-        if not step.drafts:
+        if step.drafts:
+            verdict.settled = 0
+        else:
             verdict.add_plain(step)
         if verdict.rest:
             verdict.rest -= 1

@@ -186,6 +186,15 @@ def test_single_steps_between_drafts_do_not_tell_what_plain_decoding_takes() -> 
     assert not payoff.pays(SEQUENCES)
 
 
+def test_single_steps_between_drafts_do_not_put_off_asking_what_plain_decoding_takes() -> None:
+    payoff, asked = probed(), 0
+    for _ in range(4 * SHORTEST_BELIEF):
+        drafted(payoff, 1)
+        asked += rest(payoff) > 0
+        payoff.observe(Step(SEQUENCES, 0, 1.0, 1.0, 1.0))
+    assert asked
+
+
 def test_steps_without_drafts_say_nothing_of_drafts() -> None:
     payoff = Payoff()
     for _ in range(10 * WINDOW):
