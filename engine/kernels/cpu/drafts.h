@@ -91,10 +91,9 @@ struct Ranking {
     const int64_t rank = draft.rank, inner_width = draft.hidden.width();
     float* sums = inner + first * inner_width;
     for (int64_t row = first; row < first + count; ++row) {
-      const Stored* from = mask_of(row);
       float* to = normed + row * hidden;
-      for (int64_t i = 0; i < hidden; i += kLanes) store(to + i, T::widen(from + i));
-      float scale = 1.0f / std::sqrt(sum_of_squares(to, hidden) / (float)hidden + 1e-6f);
+      widen_row<T>(mask_of(row), hidden, to);
+      float scale = rms_scale(to, hidden, 1e-6f);
       for (int64_t i = 0; i < hidden; i += kLanes) store(to + i, load<Vec>(to + i) * scale);
     }
     float32_product(draft.hidden, normed + first * hidden, hidden, count, sums, inner_width);
@@ -107,10 +106,7 @@ struct Ranking {
         const float* state = level.states + level.before[row] * rank;
         multiply<Float32>(draft.state, (const uint32_t*)state, rank, 1, 0, 1,
                           [&](int64_t, int64_t output, const Vec* more) {
-                            for (int n = 0; n < 2; ++n) {
-                              float* part = to + output + n * kLanes;
-                              store(part, load<Vec>(part) + more[n]);
-                            }
+                            add_panel(to + output, more);
                           });
       }
       for (int64_t i = 0; i < inner_width; i += kLanes) store(to + i, silu(load<Vec>(to + i)));

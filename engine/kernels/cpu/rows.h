@@ -1,6 +1,8 @@
 // Rows of float32, and the memory they lie in while a call works.
 #pragma once
 
+#include <cmath>
+
 #include "linear.h"
 
 // Buffers one behind the other, each on a line of its own. Without memory it only counts.
@@ -33,4 +35,19 @@ inline float sum_of_squares(const float* x, int64_t count) {
     sums += part * part;
   }
   return lane_sum(sums);
+}
+
+// What makes the root mean square of a row one.
+inline float rms_scale(const float* x, int64_t count, float epsilon) {
+  return 1.0f / std::sqrt(sum_of_squares(x, count) / (float)count + epsilon);
+}
+
+template <class T>
+void widen_row(const typename T::Stored* from, int64_t count, float* to) {
+  for (int64_t i = 0; i < count; i += kLanes) store(to + i, T::widen(from + i));
+}
+
+// Adds a panel's two vectors to what is there.
+inline void add_panel(float* to, const Vec* sums) {
+  for (int n = 0; n < 2; ++n) store(to + n * kLanes, load<Vec>(to + n * kLanes) + sums[n]);
 }

@@ -82,7 +82,7 @@ struct Workspace {
 
 template <class Out>
 void normalise(const float* x, const float* weight, int64_t count, float epsilon, Out&& out) {
-  float scale = 1.0f / std::sqrt(sum_of_squares(x, count) / (float)count + epsilon);
+  float scale = rms_scale(x, count, epsilon);
   for (int64_t i = 0; i < count; i += kLanes)
     out(i, load<Vec>(x + i) * scale * load<Vec>(weight + i));
 }
@@ -163,9 +163,8 @@ struct Forward {
   }
 
   void embed(int64_t row, const void* table, int64_t index) {
-    const Stored* from = (const Stored*)table + index * trunk.hidden;
-    float* to = space.residual + row * space.residual_width;
-    for (int64_t i = 0; i < trunk.hidden; i += kLanes) store(to + i, T::widen(from + i));
+    widen_row<T>((const Stored*)table + index * trunk.hidden, trunk.hidden,
+                 space.residual + row * space.residual_width);
   }
 
   int64_t slot_width() const { return trunk.kv_heads * trunk.head_dim; }
@@ -233,8 +232,7 @@ struct Forward {
 
   void add(const Linear& linear, const Stored* x, int64_t width, int thread, int count) {
     product(linear, x, width, thread, count, [&](int64_t row, int64_t output, const Vec* sums) {
-      float* to = space.residual + row * space.residual_width + output;
-      for (int n = 0; n < 2; ++n) store(to + n * kLanes, load<Vec>(to + n * kLanes) + sums[n]);
+      add_panel(space.residual + row * space.residual_width + output, sums);
     });
   }
 
