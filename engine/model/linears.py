@@ -6,6 +6,7 @@ reads. All forms here do that once, at load: `benchmarks/linears.py` has what ea
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from typing import cast
 
 import torch
@@ -31,9 +32,9 @@ class PackedLinear(nn.Linear):
         """Whether the library multiplies with weights of this shape."""
         return True
 
+    @abstractmethod
     def keep(self, weight: Tensor) -> None:
         """Keep a weight, `[out_features, in_features]`, in the order that the kernel reads."""
-        raise NotImplementedError
 
 
 class MklLinear(PackedLinear):
