@@ -16,6 +16,16 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 
+def indices(numbers: NDArray[np.int64], device: torch.device) -> Tensor | slice:
+    """Rising numbers, `[n]`, to index a tensor with: a slice where none is left out."""
+    if not len(numbers):
+        return slice(0)
+    first, last = int(numbers[0]), int(numbers[-1])
+    if last - first + 1 == len(numbers):
+        return slice(first, last + 1)
+    return torch.from_numpy(numbers).to(device)
+
+
 class KVStorage:
     """keys, values: `[layers, blocks * block_size, kv_heads, head_dim]`, the model's dtype.
 
@@ -67,10 +77,7 @@ class KVStorage:
 
     def step_slots(self, slots: NDArray[np.int64]) -> Tensor | slice:
         """Slots of the step buffer in the form `write` is fastest with."""
-        first, last = int(slots[0]), int(slots[-1])
-        if last - first + 1 == len(slots):
-            return slice(first, last + 1)
-        return torch.from_numpy(slots).to(self.keys.device)
+        return indices(slots, self.keys.device)
 
     def write(self, layer: int, slots: Tensor | slice, key: Tensor, value: Tensor) -> None:
         """Put fresh rows, both `[rows, kv_heads, head_dim]`, into the step buffer."""

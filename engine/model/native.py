@@ -16,9 +16,10 @@ from adapters.successor import Successor
 from engine.attention.interface import layer_scope
 from engine.attention.segments import segment_facts, visibility_words
 from engine.batch import ForwardBatch
-from engine.kernels.cpu.drafts import WORD, PackedDraftHead
-from engine.kernels.cpu.library import Layer, Linear, Step, Trunk, library
-from engine.kernels.cpu.linear import aligned
+from engine.cache.storage import indices
+from engine.kernels.cpu.drafts import PackedDraftHead
+from engine.kernels.cpu.library import Layer, Linear, Step, Trunk, required
+from engine.kernels.cpu.memory import WORD, Workspace
 from engine.model.linears import NativeLinear
 from engine.model.loaded import LoadedModel
 from engine.model.native_drafts import NativeDraftHead
@@ -39,6 +40,7 @@ def is_native(loaded: LoadedModel) -> bool:
     """Whether our kernels compute this model: its family, its sizes and its packed layers."""
     config, facts = loaded.model.config, loaded.facts
     rope = getattr(config, "rope_parameters", None) or {}
+    trunk: Any = trunk_of(loaded.model)
     return (
         loaded.route is Route.INTERFACE
         and loaded.ranks == 1
@@ -46,20 +48,15 @@ def is_native(loaded: LoadedModel) -> bool:
         and config.hidden_act == "silu"
         and rope.get("rope_type") in ROPES
         and type(loaded.model.get_input_embeddings()) is nn.Embedding
-        and 2 * len(_trunk(loaded.model).rotary_emb.inv_freq) == facts.head_dim
+        and 2 * len(trunk.rotary_emb.inv_freq) == facts.head_dim
         and facts.hidden_size % LANES == 0
         and facts.head_dim % LANES == 0
         and all(
             type(layer.get_submodule(name)) is NativeLinear
-            for layer in _trunk(loaded.model).layers
+            for layer in trunk.layers
             for name in (*PROJECTIONS, *MLP)
         )
     )
-
-
-def _trunk(model: Any) -> Any:
-    """`trunk_of` for modules that are known by name."""
-    return trunk_of(model)
 
 
 class NativeRunner(ModelRunner):
@@ -71,10 +68,8 @@ class NativeRunner(ModelRunner):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        kernels = library()
-        assert kernels is not None
-        self._kernels, self._half = kernels, self.storage.keys.dtype is torch.bfloat16
-        trunk = _trunk(self.model)
+        self._kernels, self._half = required(), self.storage.keys.dtype is torch.bfloat16
+        trunk: Any = trunk_of(self.model)
         self._norms: list[Tensor] = []
         layers = [self._layer(i, layer) for i, layer in enumerate(trunk.layers)]
         self._layers = (Layer * len(layers))(*layers)
@@ -100,7 +95,7 @@ class NativeRunner(ModelRunner):
         self._trunk_reference = byref(self._trunk)
         self._rotary: Any = trunk.rotary_emb
         self._cosines = self._sines = torch.empty(0)
-        self._workspace = torch.empty(0, dtype=torch.uint8)
+        self._workspace = Workspace()
 
     def execute(self, batch: ForwardBatch) -> ModelOutput:
         """As `ModelRunner.execute`."""
@@ -133,16 +128,12 @@ class NativeRunner(ModelRunner):
             sines=self._sines.data_ptr(),
             **{name: address + start for name, start in zip(tables, starts, strict=False)},
         )
-        step.workspace = self._room_for(step)
+        size = self._kernels.bita_workspace_bytes(self._half, self._trunk_reference, byref(step))
+        step.workspace = self._workspace.of(size)
         self._kernels.bita_forward(self._half, self._trunk_reference, byref(step))
-        wanted, first, count = batch.logit_rows, 0, len(batch.logit_rows)
-        if count:
-            first = int(wanted[0])
-        if count and int(wanted[-1]) == first + count - 1:  # one sequence's: where they lie
-            rows = hidden[first : first + count]
-        else:
-            rows = hidden.index_select(0, self._tensor(wanted))
-        return ModelOutput(self.project(rows), hidden, bool(finite.value))
+        # A single sequence's rows lie together, and are not copied.
+        logits = self.project(hidden[indices(batch.logit_rows, self.device)])
+        return ModelOutput(logits, hidden, bool(finite.value))
 
     def commit(self, source: Sequence[int], target: Sequence[int]) -> None:
         """As `ModelRunner.commit`."""
@@ -176,13 +167,6 @@ class NativeRunner(ModelRunner):
             facts.append(segment_facts(segment, first_block, self.storage, self.num_prompts))
             first_block += len(segment.blocks)
         return facts
-
-    def _room_for(self, step: Step) -> int:
-        """Address of memory for a step, which is kept."""
-        size = self._kernels.bita_workspace_bytes(self._half, self._trunk_reference, byref(step))
-        if size > len(self._workspace):
-            self._workspace = aligned(size)
-        return self._workspace.data_ptr()
 
     def _turn_to(self, position: int) -> None:
         """Have the angles of positions up to this one, float32 `[positions, head_dim / 2]` each."""

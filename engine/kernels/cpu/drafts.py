@@ -10,11 +10,9 @@ import torch
 from torch import Tensor
 
 from adapters.successor import Successor
-from engine.kernels.cpu.library import DraftHead, Level, Linear, library
-from engine.kernels.cpu.linear import PackedWeight, aligned
-
-WORD = 8
-"""Bytes of an int64."""
+from engine.kernels.cpu.library import DraftHead, Level, Linear, required
+from engine.kernels.cpu.linear import PackedWeight
+from engine.kernels.cpu.memory import WORD, Workspace
 
 
 class PackedDraftHead:
@@ -31,8 +29,7 @@ class PackedDraftHead:
         successor: Successor | None,
         table: Tensor | None,
     ) -> None:
-        kernels = library()
-        assert kernels is not None
+        kernels = required()
         self._bytes, self._rank = kernels.bita_level_bytes, kernels.bita_rank
         self._half, self.rank = head.half, 0
         parts = [Linear(), Linear(), Linear()]
@@ -51,7 +48,7 @@ class PackedDraftHead:
             self._struct.bias, self._struct.table = bias.data_ptr(), table.data_ptr()
         self._struct.tokens = tokens.data_ptr()
         self._reference = byref(self._struct)
-        self._room = aligned(0)
+        self._workspace = Workspace()
 
     def rank_level(
         self,
@@ -100,8 +97,6 @@ class PackedDraftHead:
             shares=shares.ctypes.data,
         )
         size = self._bytes(self._half, self._reference, byref(level))
-        if size > len(self._room):
-            self._room = aligned(size)
-        level.workspace = self._room.data_ptr()
+        level.workspace = self._workspace.of(size)
         self._rank(self._half, self._reference, byref(level))
         return following, best.tolist(), shares.tolist()

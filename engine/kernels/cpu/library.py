@@ -170,6 +170,13 @@ def loaded() -> ctypes.CDLL | None:
     return library() if library.cache_info().currsize else None
 
 
+def required() -> ctypes.CDLL:
+    """The kernels, by who is only there where they are."""
+    kernels = library()
+    assert kernels is not None
+    return kernels
+
+
 def kernel_folder() -> Path:
     """Where they are kept."""
     return kept_folder("kernels")

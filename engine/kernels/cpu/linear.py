@@ -7,7 +7,8 @@ from ctypes import byref
 import torch
 from torch import Tensor
 
-from engine.kernels.cpu.library import Linear, library
+from engine.kernels.cpu.library import Linear, required
+from engine.kernels.cpu.memory import aligned
 
 SMALL = 1 << 18
 """Multiplications of a product that one thread ends sooner than two could meet."""
@@ -20,8 +21,7 @@ class PackedWeight:
     """
 
     def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
-        kernels = library()
-        assert kernels is not None
+        kernels = required()
         self.dtype, (self.outputs, self.inputs) = weight.dtype, weight.shape
         self.half = weight.dtype is torch.bfloat16
         self._multiply = kernels.bita_linear
@@ -57,9 +57,3 @@ class PackedWeight:
         data = x.data_ptr(), rows, out.data_ptr()
         self._multiply(self.half, wide, self._reference, *data, threads)
         return out
-
-
-def aligned(size: int) -> Tensor:
-    """So many bytes at an address that whole vectors are read from, uint8 `[size]`."""
-    spare = torch.empty(size + 63, dtype=torch.uint8)
-    return spare[-spare.data_ptr() % 64 :][:size]

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from engine.kernels.cpu.library import library
+from engine.kernels.cpu.library import required
 
 
 def noise(starts: Sequence[int], tokens: Tensor) -> Tensor:
@@ -16,8 +16,7 @@ def noise(starts: Sequence[int], tokens: Tensor) -> Tensor:
 
     starts: states of the generator before token 0, 64 bits each. The kernels must be there.
     """
-    kernels = library()
-    assert kernels is not None
+    kernels = required()
     tokens = tokens.contiguous()
     states = np.array(starts, np.uint64)
     out = torch.empty(len(starts), len(tokens))
@@ -31,8 +30,7 @@ def choose(logits: Tensor, starts: Sequence[int | None]) -> list[int]:
 
     starts: of the noise that is added to a row; None for none. The kernels must be there.
     """
-    kernels = library()
-    assert kernels is not None
+    kernels = required()
     logits = logits.contiguous()
     rows, vocab = logits.shape
     sampled = np.array([start is not None for start in starts], np.bool_)
