@@ -118,6 +118,7 @@ def plain(data: Path) -> Scores:
 @pytest.fixture(scope="module", params=SIDES.values(), ids=SIDES)
 def server(request: pytest.FixtureRequest) -> Iterator[Served]:
     """One that speculates, or one that has nothing to do so with."""
+    pytest.importorskip("lm_eval")
     with served("--api-key", KEY, *request.param) as running:
         yield running
         counter = r"vllm:spec_decode_num_accepted_tokens_total\S* ([\d.]+)"

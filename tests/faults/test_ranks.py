@@ -37,8 +37,11 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def shared(folder: Path, **changes: object) -> EngineConfig:
-    """With automatic trees, whose forwards are timed on both ranks."""
-    ranks = {"tensor_parallel_size": 2, "tree": "auto", **changes}
+    """With automatic trees, whose forwards are timed on both ranks.
+
+    In float32: two ranks add up halves, which 16 bit rounds otherwise.
+    """
+    ranks = {"tensor_parallel_size": 2, "tree": "auto", "dtype": "float32", **changes}
     return config(model=str(folder), adapters={}, **ranks)
 
 
@@ -56,8 +59,8 @@ async def ended(stream: AsyncIterator[RequestOutput]) -> None:
 
 
 def pid(client: EngineClient) -> int:
-    assert client._process is not None
-    return client._process.pid
+    assert client._engine is not None and client._engine.process is not None
+    return client._engine.process.pid
 
 
 def worker_of(engine: int) -> int:
