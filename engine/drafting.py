@@ -90,13 +90,16 @@ class Drafting:
         output: ModelOutput,
         accepted: list[Acceptance | None],
     ) -> None:
-        """The next step's trees, from each last accepted node's mask group and from chains."""
+        """The trees of the step to come, from each last accepted node's mask group and from chains.
+
+        The arguments are the last step's; who has ended since gets none.
+        """
         drafting: dict[LoadedAdapter | None, list[_Parts]] = {}
         load = self._load(scheduled)
         pays = self._payoff.pays(load.sequences)
         for item, segment, acceptance in zip(scheduled, batch.segments, accepted, strict=True):
             sequence = item.sequence
-            if acceptance is None or item.tree is None or sequence.finish_reason is not None:
+            if acceptance is None or item.tree is None or not sequence.is_running:
                 continue
             sequence.draft = None
             masks, node = item.tree.topology.masks, acceptance.last_node

@@ -7,7 +7,7 @@ import time
 from collections.abc import Mapping
 from functools import cached_property
 from math import isfinite
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 import torch
 
@@ -40,6 +40,9 @@ from engine.step_cost import step_cost
 
 if TYPE_CHECKING:
     from engine.grammar.compiler import GrammarCompiler
+
+Verified: TypeAlias = tuple[list[Scheduled], ForwardBatch, ModelOutput, list[Acceptance | None]]
+"""A step from which nothing has been drafted yet."""
 
 CPU_KV_BYTES = 1 << 30
 GPU_KV_SHARE = 0.85
@@ -97,6 +100,7 @@ class Engine:
             self.scheduler, self.adapters, self._stats.speculation, loaded.eos_token_ids
         )
         self.sequences: dict[str, Sequence] = {}
+        self._verified: Verified | None = None
         self._ended: float | None = None
 
     def prepare(self, adapter: BitaAdapter) -> PreparedAdapter:
@@ -172,6 +176,11 @@ class Engine:
         # What came between this step and the last one, such as sending its tokens, is a step's too.
         between = 0.0 if self._ended is None else clock.started - self._ended
         self._ended = None
+        # Only now, so that nobody waited for it to see the last step's tokens.
+        drafting = 0.0
+        if self._verified is not None:
+            self.drafting.draft(*self._verified)
+            self._verified, drafting = None, clock.ended("draft")
         scheduled = self.scheduler.schedule()
         if not scheduled:
             return []
@@ -193,12 +202,11 @@ class Engine:
             if item.sequence.finish_reason is not None:
                 self.abort(item.sequence.request.request_id)
         clock.ended("emit")
-        self.drafting.draft(scheduled, batch, output, accepted)
-        overhead = between + clock.total - forward
-        clock.ended("draft")
         seconds = between + clock.total
+        overhead = seconds - drafting - forward
         self.drafting.weigh(scheduled, outputs, self._count(batch), seconds, overhead)
         if self.has_work:
+            self._verified = scheduled, batch, output, accepted
             self._ended = time.perf_counter()
         return outputs
 

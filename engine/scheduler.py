@@ -72,7 +72,7 @@ class Scheduler:
 
     def finish(self, sequence: Sequence) -> None:
         """Take a sequence out, wherever it is, and free its blocks."""
-        queue = self.running if sequence.status is SequenceStatus.RUNNING else self.waiting
+        queue = self.running if sequence.is_running else self.waiting
         queue.remove(sequence)
         self._release(sequence)
         sequence.status = SequenceStatus.FINISHED
@@ -83,7 +83,7 @@ class Scheduler:
         decoding = sum(s.num_uncomputed == 1 for s in self.running)
         scheduled: list[Scheduled] = []
         for place, sequence in enumerate(running := list(self.running)):
-            if sequence.status is not SequenceStatus.RUNNING or budget < 1:
+            if not sequence.is_running or budget < 1:
                 continue
             # Drafts and long prompts leave those behind them a row each.
             behind = min(len(running) - place - 1, budget - 1)
@@ -134,7 +134,7 @@ class Scheduler:
         """Block accounting and sequence states agree."""
         self.pool.check_integrity()
         for sequence in self.running:
-            assert sequence.status is SequenceStatus.RUNNING
+            assert sequence.is_running
             capacity = len(sequence.block_table) * self.config.block_size
             assert sequence.num_computed_tokens <= capacity, "committed past the block table"
             assert sequence.num_uncomputed >= 1, "a running sequence has no root"

@@ -88,6 +88,11 @@ class Sequence:
             self.failure = "The server could not compute this request."
 
     @property
+    def is_running(self) -> bool:
+        """Whether it is neither waiting nor gone."""
+        return self.status is SequenceStatus.RUNNING
+
+    @property
     def num_uncomputed(self) -> int:
         """Tokens without KV: the rows a forward must run at least to choose the next token."""
         return len(self.token_ids) - self.num_computed_tokens

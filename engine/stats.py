@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from engine.speculation.sources import NAMES, count
 
-PHASES = ("schedule", "batch", "forward", "verify", "commit", "emit", "draft")
+PHASES = ("draft", "schedule", "batch", "forward", "verify", "commit", "emit")
 """Of a step, in their order."""
 
 CHOICES = ("drafted", "plain", "rested")

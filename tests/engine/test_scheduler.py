@@ -431,7 +431,7 @@ class SchedulerMachine(RuleBasedStateMachine):
             if len(one.token_ids) >= (NUM_BLOCKS - 1) * BLOCK:
                 self.scheduler.finish(one)
         for item, size in zip(scheduled, drafted, strict=False):
-            if item.tree is not None and item.sequence.status is SequenceStatus.RUNNING and size:
+            if item.tree is not None and item.sequence.is_running and size:
                 item.sequence.draft = chain(item.sequence, size)
 
     @precondition(lambda self: self.alive)

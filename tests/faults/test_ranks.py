@@ -59,7 +59,8 @@ async def ended(stream: AsyncIterator[RequestOutput]) -> None:
 
 
 def pid(client: EngineClient) -> int:
-    assert client._engine is not None and client._engine.process is not None
+    assert client._engine is not None
+    assert client._engine.process is not None
     return client._engine.process.pid
 
 
