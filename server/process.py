@@ -57,6 +57,8 @@ async def _serve(config: ServerConfig, client: EngineClient) -> None:
             port=config.port,
             access_log=False,
             log_config=None,
+            # Not whichever is installed: httptools sets no limit to the size of headers.
+            http="h11",
             # Entered here instead: it ends before the socket is closed, and an engine that cannot
             # start is our error, not uvicorn's.
             lifespan="off",

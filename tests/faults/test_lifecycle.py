@@ -214,3 +214,15 @@ async def test_a_second_signal_ends_it_at_once(folder: Path) -> None:
         with pytest.raises(httpx.TransportError):
             await running.whole()
         await until(lambda: not Path(f"/proc/{engine}").exists())
+
+
+async def test_headers_without_an_end_are_refused(folder: Path) -> None:
+    async with serving(folder) as server:
+        await server.becomes(200)
+        url = server.http.base_url
+        reader, writer = await asyncio.open_connection(url.host, url.port)
+        writer.write(b"GET /health HTTP/1.1\r\nX-Long: " + b"a" * (1 << 18))
+        async with asyncio.timeout(SECONDS):
+            assert (await reader.readline()).startswith(b"HTTP/1.1 400 ")
+        writer.close()
+        assert await server.ready() == 200
