@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from dataclasses import replace
 from typing import Any
 
@@ -71,6 +74,16 @@ def test_every_bit_is_that_of_plain_decoding_alone(architecture: str, dtype: tor
         name: told(o) for name, o in expected.items()
     }
     assert engine.stats().speculation.num_accepted_tokens > 0
+
+
+@pytest.mark.skipif("CXX" in os.environ, reason="this is that run")
+@pytest.mark.parametrize("processor", ["znver3", "haswell"])
+def test_every_bit_is_the_same_however_a_compiler_would_rather_have_it(processor: str) -> None:
+    """For some processors it fuses some products with sums and not others, where it may choose."""
+    run = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", __file__, "-k", "bit"]
+    environment = {**os.environ, "CXX": f"c++ -march=x86-64-v3 -mtune={processor}"}
+    done = subprocess.run(run, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout
 
 
 def test_deterministic_steps_are_as_large_as_any() -> None:

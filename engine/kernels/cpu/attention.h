@@ -24,6 +24,9 @@ struct Run {
   int64_t slot, count;
 };
 
+constexpr int64_t kAhead = 24;  // columns that are multiplied while one comes from memory
+constexpr int64_t kLine = 64;   // bytes that come at once
+
 struct Task {
   const Segment* segment;
   int64_t first, lanes;  // folded rows: row * share + head
@@ -61,12 +64,15 @@ struct Attention {
     }
 
     int64_t columns = 0;
+    Ahead ahead{runs};
+    fetch(ahead, kv_head, kAhead);
     for (const Run& run : runs) {
       const auto* first_key = keys + run.slot * slot_width + kv_head * head_dim;
       Vec* mine = scores + columns;
       in_runs(run.count, [&](int64_t first, int length) {
         const int64_t stride = slot_width / T::kPack;
         Vec* sums = mine + first;
+        fetch(ahead, kv_head, length);
         dot<T, 1>((const uint32_t*)first_key + first * stride, stride, length, packed, count, sums);
         for (int i = 0; i < length; ++i) sums[i] *= scaling;
       });
@@ -97,6 +103,31 @@ struct Attention {
   }
 
  private:
+  // The next columns, those of the current ones still being multiplied.
+  struct Ahead {
+    const std::vector<Run>& runs;
+    size_t run = 0;
+    int64_t column = 0;
+  };
+
+  // Brings so many columns' keys and values near: they lie far apart, where nothing guesses them.
+  void fetch(Ahead& ahead, int64_t kv_head, int64_t count) const {
+    const int64_t slot_width = kv_heads * head_dim;
+    while (count > 0 && ahead.run < ahead.runs.size()) {
+      const Run& run = ahead.runs[ahead.run];
+      int64_t left = run.count - ahead.column, now = left < count ? left : count;
+      int64_t first = (run.slot + ahead.column) * slot_width + kv_head * head_dim;
+      for (int64_t i = 0; i < now; ++i)
+        for (int64_t dim = 0; dim < head_dim; dim += kLine / sizeof(*keys)) {
+          __builtin_prefetch(keys + first + i * slot_width + dim);
+          __builtin_prefetch(values + first + i * slot_width + dim);
+        }
+      count -= now;
+      ahead.column += now;
+      if (now == left) ++ahead.run, ahead.column = 0;
+    }
+  }
+
   std::vector<Run> runs_of(const Task& task) const {
     const Segment& segment = *task.segment;
     std::vector<Run> runs;
@@ -173,7 +204,8 @@ struct Attention {
 #pragma GCC unroll 12
             for (int m = 0; m < M; ++m)
 #pragma GCC unroll 2
-              for (int d = 0; d < D; ++d) mine[m][d] += splat(weight[m]) * part[d];
+              for (int d = 0; d < D; ++d)
+                mine[m][d] = fused(splat(weight[m]), part[d], mine[m][d]);
             value += slot_width;
             weight += kLanes;
           }

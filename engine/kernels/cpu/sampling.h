@@ -10,6 +10,14 @@ typedef uint64_t Words __attribute__((vector_size(kWords * 8)));
 typedef double Doubles __attribute__((vector_size(kWords * 8)));
 typedef float Floats __attribute__((vector_size(kWords * 4)));
 
+inline Doubles fused(Doubles a, Doubles b, Doubles sum) {
+#ifdef __AVX512F__
+  return (Doubles)_mm512_fmadd_pd((__m512d)a, (__m512d)b, (__m512d)sum);
+#else
+  return (Doubles)_mm256_fmadd_pd((__m256d)a, (__m256d)b, (__m256d)sum);
+#endif
+}
+
 // Natural logarithm of positive normal numbers, to about a unit in the last place: from x = m * 2^e
 // with m around 1, e * log(2) + 2 * atanh((m - 1) / (m + 1)).
 inline Doubles logarithm(Doubles x) {
@@ -20,8 +28,8 @@ inline Doubles logarithm(Doubles x) {
   Doubles e = as<Doubles>(exponent) - 6755399441055744.0;
   Doubles m = as<Doubles>((bits & 0xfffffffffffffu) + root_half);
   Doubles s = (m - 1.0) / (m + 1.0), square = s * s, sum = 1.0 / 21 - Doubles{};
-  for (int odd = 19; odd > 0; odd -= 2) sum = sum * square + 1.0 / odd;
-  return e * 0.693147180559945309417 + 2.0 * s * sum;
+  for (int odd = 19; odd > 0; odd -= 2) sum = fused(sum, square, 1.0 / odd - Doubles{});
+  return fused(e, 0.693147180559945309417 - Doubles{}, 2.0 * s * sum);
 }
 
 // Gumbel noise of tokens, from the state for token 0: SplitMix64 (Steele, Lea, Flood 2014, fig. 17),
