@@ -47,7 +47,9 @@ class Drafting:
     ) -> None:
         self._config, self.cost, self._stats = config, cost, stats
         self._unadapted = Adaptive((), cost) if cost is not None else None
-        self._payoff, self._overhead = Payoff(), Overhead()
+        self._payoff = Payoff()
+        self._overheads = {drafted: Overhead() for drafted in (False, True)}
+        self._ranking = 0.0  # seconds of the coming step's trees, by the cost model
 
     def planner(self, adapter: BitaAdapter) -> Planner:
         """What chooses the trees of an adapter's sequences."""
@@ -79,7 +81,7 @@ class Drafting:
         """The tree of a sequence that nothing is drafted for, when so many decode."""
         if sequence.adapter is None or not self._payoff.pays(num_decoding):
             return PLAIN
-        load = Load(num_decoding, sequence.num_computed_tokens, self._overhead.seconds)
+        load = self._load_of(num_decoding, sequence.num_computed_tokens)
         return sequence.adapter.planner.first(load, sequence.trust())
 
     @torch.inference_mode()
@@ -95,7 +97,7 @@ class Drafting:
         The arguments are the last step's; who has ended since gets none.
         """
         drafting: dict[LoadedAdapter | None, list[_Parts]] = {}
-        load = self._load(scheduled)
+        load = self.load(scheduled)
         pays = self._payoff.pays(load.sequences)
         for item, segment, acceptance in zip(scheduled, batch.segments, accepted, strict=True):
             sequence = item.sequence
@@ -124,6 +126,7 @@ class Drafting:
             if adapter is not None and any(len(group.hidden) for group in groups):
                 ranker = Branches(groups, adapter.profile.temperatures, adapter.head)
             trees = planner.draft(ranker, chains_of, load)
+            self._ranking += ranker.levels * planner.level
             for (sequence, *_), tree in zip(parts, trees, strict=True):
                 constraint = sequence.constraint
                 with sequence.blamed():
@@ -135,16 +138,17 @@ class Drafting:
         outputs: list[RequestOutput],
         rows: dict[RowKind, int],
         seconds: float,
-        overhead: float,
+        forward: float,
     ) -> None:
         """Compare a step with what it would have taken without its drafts and masks.
 
         For as many tokens, plain decoding needs further steps: of the roots alone, since what else
         the step computed, it would compute once.
 
-        seconds: of the step. overhead: those of them that are neither its forward's nor drafting's.
+        seconds: of the step, its drafting included. forward: those of them that the model took.
         """
-        load = self._load(scheduled)
+        load = self.load(scheduled)
+        ranking, self._ranking = self._ranking, 0.0
         if not load.sequences:
             return
         drafts = rows[RowKind.NODE] + rows[RowKind.MASK]
@@ -160,16 +164,21 @@ class Drafting:
         plain = self.cost(num_rows - drafts, load)
         plain += (tokens / load.sequences - 1) * self.cost(load.sequences, load)
         prompts = rows[RowKind.PREFILL] > 0
-        step = Step(load.sequences, drafts, seconds, self.cost(num_rows, load), plain, prompts)
+        cost = self.cost(num_rows, load) + (ranking + load.drafting if drafts else 0.0)
+        step = Step(load.sequences, drafts, seconds, cost, plain, prompts)
         self._payoff.observe(step)
-        self._overhead.observe(overhead)
+        self._overheads[drafts > 0].observe(seconds - forward - ranking)
         self._stats.seconds += seconds
         self._stats.plain_seconds += self._payoff.plain_seconds(step)
 
-    def _load(self, scheduled: list[Scheduled]) -> Load:
+    def load(self, scheduled: list[Scheduled]) -> Load:
         """The sequences that a step chooses a token for."""
         contexts = [
             item.sequence.num_computed_tokens for item in scheduled if item.tree is not None
         ]
-        context = sum(contexts) // max(1, len(contexts))
-        return Load(len(contexts), context, self._overhead.seconds)
+        return self._load_of(len(contexts), sum(contexts) // max(1, len(contexts)))
+
+    def _load_of(self, sequences: int, context: int) -> Load:
+        plain, drafted = (self._overheads[drafts].seconds for drafts in (False, True))
+        drafting = max(0.0, drafted - plain) if plain and drafted else 0.0
+        return Load(sequences, context, plain or drafted, drafting)

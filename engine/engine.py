@@ -177,10 +177,10 @@ class Engine:
         between = 0.0 if self._ended is None else clock.started - self._ended
         self._ended = None
         # Only now, so that nobody waited for it to see the last step's tokens.
-        drafting = 0.0
         if self._verified is not None:
             self.drafting.draft(*self._verified)
-            self._verified, drafting = None, clock.ended("draft")
+            self._verified = None
+            clock.ended("draft")
         scheduled = self.scheduler.schedule()
         if not scheduled:
             return []
@@ -203,8 +203,7 @@ class Engine:
                 self.abort(item.sequence.request.request_id)
         clock.ended("emit")
         seconds = between + clock.total
-        overhead = seconds - drafting - forward
-        self.drafting.weigh(scheduled, outputs, self._count(batch), seconds, overhead)
+        self.drafting.weigh(scheduled, outputs, self._count(batch), seconds, forward)
         if self.has_work:
             self._verified = scheduled, batch, output, accepted
             self._ended = time.perf_counter()

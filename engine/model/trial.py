@@ -14,12 +14,15 @@ from engine.speculation.tree import TreeTopology
 
 
 def trial_batch(runner: ModelRunner, past: int, lengths: Sequence[int]) -> ForwardBatch:
-    """So many rows of each sequence, a chain of drafts behind the same `past` committed tokens."""
+    """So many rows of each sequence, a chain of drafts behind its own `past` committed tokens."""
     storage = runner.storage
-    blocks = list(range(-(-past // storage.block_size)))
+    size = -(-past // storage.block_size)
+    places = max(1, storage.num_blocks - size + 1)  # where blocks are few, sequences share some
     plans = []
-    for rows in lengths:
+    for number, rows in enumerate(lengths):
         tree = TreeTopology((*range(-1, rows - 1),), (0,) * rows, (0,) * rows)
+        first = number * size % places
+        blocks = list(range(first, first + size))
         plans.append(SegmentPlan([], tree.fill_with(0), past, blocks, 0))
     longest = past + max(lengths)
     return ForwardBatch.build(plans, storage.block_size, storage.scratch_block, 1, longest)

@@ -148,7 +148,7 @@ class Branches:
     """Children of the nodes of several draft trees, one level a call, from the roots down.
 
     roots, sizes, trusts: of every group, its bonus token, its number of masks, which is how deep to
-        draft, and what its probabilities are worth.
+        draft, and what its probabilities are worth. levels: ranked by now.
     temperatures: of the logits, by depth (`HitProfile.temperatures`).
     """
 
@@ -162,7 +162,7 @@ class Branches:
         self._keys = [group.keys for group in groups]
         self._scales = [group.temperature for group in groups]
         self._firsts = [sum(self.sizes[:i]) for i in range(len(groups))]
-        self._depth = 0
+        self.levels = 0
         masks = [mask for size in self.sizes for mask in range(size)]
         hidden = [group.hidden for group in groups]
         self._descent = head.descend(torch.cat(hidden) if hidden[1:] else hidden[0], masks)
@@ -172,8 +172,8 @@ class Branches:
 
         parents: nodes of one depth, a level deeper in every call.
         """
-        depth = self._depth
-        self._depth += 1
+        depth = self.levels
+        self.levels += 1
         level = Level(
             rows=[self._firsts[parent.group] + depth for parent in parents],
             path=[parent.token for parent in parents],

@@ -26,11 +26,13 @@ class Ranker(Protocol):
     """Where children come from (`bita.Branches`).
 
     roots, sizes, trusts: by tree its bonus token, its masks, and a factor on what they say.
+    levels: ranked by now.
     """
 
     roots: list[int]
     sizes: list[int]
     trusts: list[float]
+    levels: int
 
     def rank(
         self, parents: Sequence[Parent], width: int
@@ -44,6 +46,7 @@ class Unranked:
 
     def __init__(self, roots: list[int], trusts: list[float]) -> None:
         self.roots, self.sizes, self.trusts = roots, [0] * len(roots), trusts
+        self.levels = 0
 
     def rank(
         self, parents: Sequence[Parent], width: int

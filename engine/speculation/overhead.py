@@ -1,4 +1,4 @@
-"""What a step takes besides its forward and its drafting, as it was of late."""
+"""What a step takes besides its forward, as it was of late."""
 
 from __future__ import annotations
 
@@ -14,7 +14,9 @@ LEAST = 1e-6
 
 
 class Overhead:
-    """seconds: a step's, by the median of the last steps, since a machine has slow moments."""
+    """seconds: a step's, by the median of the last steps, since a machine has slow moments; 0
+    before a window of them was seen.
+    """
 
     def __init__(self) -> None:
         self.seconds = 0.0

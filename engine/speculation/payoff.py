@@ -28,7 +28,8 @@ MARGIN = 1.05
 """Gain below which drafting counts as a loss: what is measured on a shared machine is no surer."""
 
 DOUBTS = 2
-"""Losses in a row that are looked at anew before one is believed."""
+"""Losses in a row that are looked at anew before one is believed. After a pause the next is
+believed at once: to look three times would cost more than a short run has to lose."""
 
 SHORTEST_BELIEF, LONGEST_BELIEF = 32, 1024
 """Steps with drafts for which one goes by what they told. Twice as many after every further one."""
@@ -67,7 +68,7 @@ class _Verdict:
         verdict or at the end of a probe; 1 before.
     steps: with drafts since the last verdict. age: since one without was last remembered. settled:
         steps without in a row.
-    rest: steps without drafts to come. doubts: losses since the last gain or pause.
+    rest: steps without drafts to come. doubts: losses that were looked at anew since the last gain.
     """
 
     drafted: deque[Step] = field(default_factory=lambda: deque(maxlen=REMEMBERED[0]))
@@ -122,9 +123,9 @@ class _Verdict:
     def judge(self) -> None:
         """Go on, or pause.
 
-        A loss must be seen again and again. Steps with drafts and without were taken at different
-        times, and a machine that was slow in one of them has cost many a server its drafts: after
-        the first loss both are looked at anew, one right after the other.
+        The first loss must be seen again and again. Steps with drafts and without were taken at
+        different times, and a machine that was slow in one of them has cost many a server its
+        drafts: after the first loss both are looked at anew, one right after the other.
         """
         self.compare()
         if not self.plain:
@@ -137,7 +138,6 @@ class _Verdict:
             self.plain.clear()
         else:
             self.rest, self.pause = self.pause, min(2 * self.pause, LONGEST_PAUSE)
-            self.doubts = 0
             self.drafted.clear()
 
     def probe(self) -> None:

@@ -40,7 +40,9 @@ THRESHOLDS = (0.6, 0.45, 0.35, 0.27, 0.2, 0.15, 0.11, 0.08, 0.06, 0.045, 0.03, 0
 
 
 class Planner(Protocol):
-    """Chooses trees."""
+    """Chooses trees. level: seconds of ranking one of their levels, 0 where nobody asks."""
+
+    level: float
 
     def first(self, load: Load, trust: float = 1.0) -> TreeTopology:
         """What a sequence runs that nothing is drafted for. trust: in what its masks will say."""
@@ -55,6 +57,8 @@ class Planner(Protocol):
 
 class Fixed:
     """Always the same topology, as deep as a group drafts; it has no room for chains."""
+
+    level = 0.0
 
     def __init__(self, topology: TreeTopology) -> None:
         self.topology = topology
@@ -75,12 +79,13 @@ class Adaptive:
 
     def __init__(self, hits: Hits, cost: StepCostModel) -> None:
         self.hits, self.cost, self.promise = hits, cost, _promise(hits)
+        self.level = cost.level
         self._seconds = [cost.of_rows(rows) for rows in range(MAX_PLANNED_ROWS)]
         # All of them now: a step that met a new level of trust would wait for it.
         self._outlooks = [
             _outlooks(hits, level / TRUST_LEVELS) for level in range(TRUST_LEVELS + 1)
         ]
-        self._chosen: dict[tuple[int, int, float, int], tuple[Outlook, float]] = {}
+        self._chosen: dict[tuple[Load, int], tuple[Outlook, float]] = {}
 
     def outlook(self, load: Load, trust: float = 1.0) -> Outlook:
         """The best of the outlooks under a load, with such trust in drafts.
@@ -91,10 +96,10 @@ class Adaptive:
 
     def _choice(self, load: Load, trust: float) -> tuple[Outlook, float]:
         """The best outlook, and the tokens a second that it promises every sequence."""
-        level, place = round(trust * TRUST_LEVELS), round(load.context / CONTEXT_STEP)
-        key = load.sequences, place, load.overhead, level
+        level = round(trust * TRUST_LEVELS)
+        rounded = replace(load, context=round(load.context / CONTEXT_STEP) * CONTEXT_STEP)
+        key = rounded, level
         if key not in self._chosen:
-            rounded = replace(load, context=place * CONTEXT_STEP)
 
             def rate(outlook: Outlook) -> float:
                 return outlook.tokens_per_second(rounded, self.cost)
@@ -130,7 +135,7 @@ class Adaptive:
             # The more a step does without a row, the more the row must bring: what either source
             # does alone is the least that both will do.
             threshold = max(threshold, worth)
-        level = self.cost.level * load.sequences * rate
+        level = self.level * load.sequences * rate
         return grow(ranker, threshold, self.promise, chains, level)
 
     def chain_threshold(self, chains: Sequence[Sequence[Chain]], load: Load) -> float:
@@ -206,6 +211,8 @@ class Outlook:
             share * (cost(load.sequences * rows, load) + levels * cost.level)
             for share, rows, levels in zip(self.shares, self.rows, self.levels, strict=True)
         )
+        if self.threshold < 1.0:
+            seconds += load.drafting
         return self.mean_tokens / seconds
 
 
@@ -224,15 +231,15 @@ class _Average:
     """Stands for a sequence on which every draft is as often right as measured."""
 
     def __init__(self, hits: Hits, size: int) -> None:
-        self.hits, self.depth = hits, 0
+        self.hits, self.levels = hits, 0
         self.roots, self.sizes, self.trusts = [0], [size], [1.0]
 
     def rank(
         self, parents: Sequence[Parent], width: int
     ) -> tuple[list[list[int]], list[list[float]]]:
         """As `Ranker.rank`."""
-        shares = list(self.hits[self.depth][:width])
-        self.depth += 1
+        shares = list(self.hits[self.levels][:width])
+        self.levels += 1
         return [list(range(len(shares)))] * len(parents), [shares] * len(parents)
 
 

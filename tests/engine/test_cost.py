@@ -105,13 +105,11 @@ def test_a_level_costs_by_the_part_of_the_vocabulary_it_is_ranked_among(
     assert curve.drafting_among(share).of_rows(4) == 2.0
 
 
-def test_the_first_round_is_not_counted_and_the_fastest_of_the_others_is(
+def test_what_follows_another_size_is_not_counted_and_the_fastest_of_the_others_is(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    slow = [9.0] * (REPEATS - 1)
-    timed = Machine(
-        {1: [0.1, *slow, 2.0], 4: [2.5], 8: [2.75], 12: [0.1] * 3 + [3.0] * 3 + [9.0] * 12}
-    )
+    slow = [9.0, 9.0] * (REPEATS - 1)
+    timed = Machine({1: [0.1, 2.0, *slow], 4: [2.5], 8: [9.0, 2.75], 12: [3.0]})
     curve = timed.measured(monkeypatch, 12)
     assert curve.seconds == (2.0, 2.5, 2.75, 3.0)
 

@@ -44,9 +44,9 @@ def probed(seconds: float = 1.0) -> Payoff:
     return payoff
 
 
-def lost(payoff: Payoff) -> int:
-    """Steps that it rests for after windows of loss, seen again and again."""
-    for _ in range(DOUBTS):
+def lost(payoff: Payoff, doubts: int = DOUBTS) -> int:
+    """Steps that it rests for after a window of loss that was seen as often before."""
+    for _ in range(doubts):
         drafted(payoff, STEPS, seconds=9.0)
         assert rest(payoff) == PROBE
     drafted(payoff, STEPS, seconds=9.0)
@@ -115,17 +115,16 @@ def test_steps_without_drafts_that_are_slower_than_the_model_says_count_as_slow(
 
 
 def test_they_are_tried_again_later_and_later() -> None:
-    payoff, pauses = probed(), []
-    for _ in range(8):
-        pauses.append(lost(payoff))
+    payoff = probed()
+    pauses = [lost(payoff), *(lost(payoff, doubts=0) for _ in range(7))]
     assert pauses[:3] == [SHORTEST_PAUSE, 2 * SHORTEST_PAUSE, 4 * SHORTEST_PAUSE]
     assert pauses[-1] == LONGEST_PAUSE
 
 
 def test_a_window_of_gain_forgives_earlier_losses() -> None:
     payoff = probed()
-    for _ in range(3):
-        lost(payoff)
+    for doubts in (DOUBTS, 0, 0):
+        lost(payoff, doubts)
     drafted(payoff, STEPS)
     assert payoff.pays(SEQUENCES)
     while payoff.pays(SEQUENCES):

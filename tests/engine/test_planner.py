@@ -2,6 +2,7 @@
 
 import itertools
 import random
+from dataclasses import replace
 
 import pytest
 
@@ -77,6 +78,13 @@ def test_a_busy_engine_asks_more_of_a_row() -> None:
     thresholds = [planner.threshold(Load(n, 0)) for n in (1, 4, 16, 64)]
     assert thresholds == sorted(thresholds)
     assert thresholds[0] < thresholds[-1]
+
+
+def test_what_steps_with_drafts_take_besides_counts_against_them() -> None:
+    planner = Adaptive(HITS, StepCostModel((1, 256), (1.0, 1.01)))
+    both, drafts = replace(ONE, overhead=9.0), replace(ONE, drafting=9.0)
+    assert planner.threshold(both) == min(THRESHOLDS)
+    assert planner.threshold(drafts) == 1.0
 
 
 def test_names_of_trees() -> None:

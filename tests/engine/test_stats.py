@@ -13,6 +13,7 @@ from engine.config import EngineConfig
 from engine.drafting import Drafting
 from engine.request import Request, RequestOutput, SamplingParams, Timing
 from engine.scheduler import Scheduled
+from engine.speculation.overhead import TOLERANCE, WINDOW
 from engine.speculation.payoff import SHORTEST_BELIEF
 from engine.speculation.planner import PLAIN
 from engine.stats import CHOICES, PHASES, SpecDecodingStats
@@ -127,3 +128,20 @@ def test_a_step_in_which_drafting_rests_is_counted_as_such() -> None:
     for rows, seconds in steps:
         drafting.weigh(one_sequence(), [RequestOutput("r", [1])], rows, seconds, 0.0)
     assert stats.steps == {"drafted": SHORTEST_BELIEF, "plain": 0, "rested": 1}
+
+
+def test_the_planner_is_told_what_steps_with_drafts_take_besides_their_forward() -> None:
+    """By what such steps took, and steps without."""
+    drafting = drafting_of(SpecDecodingStats())
+    told = []
+    for rows, seconds in (({RowKind.NODE: 63}, 1.75), ({}, 1.125)):
+        counts = {**dict.fromkeys(RowKind, 0), RowKind.ROOT: 1, **rows}
+        forward = factories.COST.of_rows(sum(counts.values()))
+        for _ in range(WINDOW):
+            outputs = [RequestOutput("r", [1])]
+            drafting.weigh(one_sequence(), outputs, counts, seconds, forward)
+        told.append(drafting.load(one_sequence()))
+    first, second = told
+    assert (first.overhead, first.drafting) == (pytest.approx(0.25, rel=TOLERANCE), 0.0)
+    assert second.overhead == pytest.approx(0.125, rel=TOLERANCE)
+    assert second.drafting == pytest.approx(0.125, rel=3 * TOLERANCE)
