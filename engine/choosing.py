@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from engine.sampling.processors import process
+from engine.sampling.processors import process, temperature
 from engine.sampling.sampler import Key, choose
 from engine.scheduler import Scheduled
 from engine.speculation.verify import Acceptance, walk
@@ -28,25 +29,31 @@ def verify(
     masks = [_allowed(item) for item in scheduled]
     chosen, sound = _likeliest(logits)
     nodes: list[range] = []
-    shaped: list[int] = []
+    tempered, shaped = _Rows(), _Rows()
     processed: list[Tensor] = []
-    keys: list[Key | None] = []
     first = 0
     for item, allowed in zip(scheduled, masks, strict=True):
         rows = range(first, first + item.num_nodes)
         first = rows.stop
         nodes.append(rows)
-        plain = allowed is None and item.sequence.request.sampling.plain
-        if item.tree is None or plain:
+        sequence, params = item.sequence, item.sequence.request.sampling
+        if item.tree is None or (allowed is None and params.plain):
             continue
-        with item.sequence.blamed():
+        depths = item.tree.topology.depths
+        if allowed is None and params.tempered:
+            tempered.add(rows, sequence.keys(depths), params.temperature)
+            continue
+        with sequence.blamed():
             own = logits[rows.start : rows.stop]
-            processed.append(_processed(item, own, allowed, eos_token_ids))
-            keys += item.sequence.keys(item.tree.topology.depths)
-            shaped += rows
-    if processed:
-        for row, token in zip(shaped, choose(torch.cat(processed), keys), strict=True):
-            chosen[row] = token
+            own = _processed(item, own, allowed, eos_token_ids)
+            shaped.add(rows, sequence.keys(depths), params.temperature)
+            processed.append(own)
+    if tempered.rows:  # all at once: they are most of what is sampled
+        own = logits[tempered.rows]
+        temperature(own, tempered.temperatures)
+        _choose(own, tempered, chosen)
+    if shaped.rows:
+        _choose(torch.cat(processed), shaped, chosen)
     accepted: list[Acceptance | None] = []
     for item, rows in zip(scheduled, nodes, strict=True):
         walked = None
@@ -56,6 +63,27 @@ def verify(
                 item.sequence.failure = NOT_FINITE
         accepted.append(walked)
     return accepted
+
+
+@dataclass(slots=True)
+class _Rows:
+    """Rows of logits to sample tokens at, and by row the key of its noise and a temperature."""
+
+    rows: list[int] = field(default_factory=list)
+    keys: list[Key | None] = field(default_factory=list)
+    temperatures: list[float] = field(default_factory=list)
+
+    def add(self, rows: range, keys: list[Key | None], value: float) -> None:
+        """More of them, all of one temperature."""
+        self.rows += rows
+        self.keys += keys
+        self.temperatures += [value] * len(rows)
+
+
+def _choose(processed: Tensor, rows: _Rows, chosen: list[int]) -> None:
+    """Choose at these rows, whose logits are processed."""
+    for row, token in zip(rows.rows, choose(processed, rows.keys), strict=True):
+        chosen[row] = token
 
 
 def _likeliest(logits: Tensor) -> tuple[list[int], list[bool]]:

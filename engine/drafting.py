@@ -97,6 +97,7 @@ class Drafting:
         The arguments are the last step's; who has ended since gets none.
         """
         drafting: dict[LoadedAdapter | None, list[_Parts]] = {}
+        nothing = output.hidden[:0]
         load = self.load(scheduled)
         pays = self._payoff.pays(load.sequences)
         for item, segment, acceptance in zip(scheduled, batch.segments, accepted, strict=True):
@@ -110,8 +111,10 @@ class Drafting:
             with sequence.blamed():
                 chains = sequence.chains(guesses=pays)
             if size or chains:
-                first = segment.mask_row(masks, node)
-                hidden = output.hidden[first : first + size]
+                hidden = nothing
+                if size:
+                    first = segment.mask_row(masks, node)
+                    hidden = output.hidden[first : first + size]
                 # Where listening to masks does not pay, nothing is believed.
                 trust = sequence.trust() if pays else 0.0
                 keys = sequence.keys(range(size))

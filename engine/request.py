@@ -101,13 +101,26 @@ class SamplingParams:
     @property
     def plain(self) -> bool:
         """Whether the choice at a row needs nothing but that row's own logits' maximum."""
+        return self.greedy and self._unpenalised and self.logprobs is None
+
+    @property
+    def tempered(self) -> bool:
+        """Whether tokens are sampled of logits to which nothing is done but the temperature."""
         return (
-            self.greedy
-            and not self.logit_bias
+            not self.greedy
+            and self._unpenalised
+            and self.min_p == 0.0
+            and self.top_k == 0
+            and self.top_p == 1.0
+        )
+
+    @property
+    def _unpenalised(self) -> bool:
+        return (
+            not self.logit_bias
             and self.presence_penalty == 0.0
             and self.frequency_penalty == 0.0
             and self.repetition_penalty == 1.0
-            and self.logprobs is None
             and self.min_tokens == 0
         )
 

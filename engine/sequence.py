@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from enum import Enum, auto
 
@@ -28,6 +27,24 @@ class SequenceStatus(Enum):
     WAITING = auto()
     RUNNING = auto()
     FINISHED = auto()
+
+
+class Blame:
+    """As `Sequence.blamed`; a class, since a generator takes three times as long to enter."""
+
+    __slots__ = ("_sequence",)
+
+    def __init__(self, sequence: Sequence) -> None:
+        self._sequence = sequence
+
+    def __enter__(self) -> None: ...
+
+    def __exit__(self, kind: type[BaseException] | None, error: object, trace: object) -> bool:
+        if kind is None or not issubclass(kind, Exception):
+            return False
+        log.exception("request %s failed", self._sequence.request.request_id)
+        self._sequence.failure = "The server could not compute this request."
+        return True
 
 
 @dataclass(slots=True, eq=False)
@@ -78,14 +95,9 @@ class Sequence:
         self.num_prompt_tokens = len(self.token_ids)
         self.cache_root = root_of(self.request.cache_salt)
 
-    @contextmanager
-    def blamed(self) -> Iterator[None]:
+    def blamed(self) -> Blame:
         """Whatever goes wrong inside is this request's: it fails, and the others go on."""
-        try:
-            yield
-        except Exception:
-            log.exception("request %s failed", self.request.request_id)
-            self.failure = "The server could not compute this request."
+        return Blame(self)
 
     @property
     def is_running(self) -> bool:

@@ -55,8 +55,9 @@ class SpecDecodingStats:
             (self.drafted_by_source, drafted),
             (self.accepted_by_source, accepted),
         ):
-            for name, number in count(nodes).items():
-                totals[name] += number
+            if nodes:  # plain decoding has none
+                for name, number in count(nodes).items():
+                    totals[name] += number
 
     def _count(self, drafted: int, accepted: int) -> None:
         self.num_drafts += drafted > 0

@@ -53,7 +53,7 @@ def process(
         forbid(logits, early, forbidden)
     if params.greedy:
         return logits
-    temperature(logits, params.temperature)
+    temperature(logits, [params.temperature] * len(logits))
     if params.min_p > 0.0:
         min_p(logits, params.min_p)
     if params.top_k:
@@ -98,11 +98,12 @@ def forbid(logits: Tensor, rows: Sequence[int], token_ids: Sequence[int]) -> Non
     logits[_ids(rows, logits)[:, None], _ids(token_ids, logits)] = _EXCLUDED
 
 
-def temperature(logits: Tensor, value: float) -> None:
-    """Divide by a temperature above 0."""
+def temperature(logits: Tensor, values: Sequence[float]) -> None:
+    """Divide every row by its temperature, above 0."""
     # From the maximum down nothing overflows but what is out of reach, however low the value.
     logits -= logits.amax(dim=-1, keepdim=True)
-    logits /= max(value, _SMALLEST)
+    divisors = [max(value, _SMALLEST) for value in values]
+    logits /= torch.tensor(divisors, dtype=logits.dtype, device=logits.device)[:, None]
 
 
 def min_p(logits: Tensor, share: float) -> None:

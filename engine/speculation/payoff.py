@@ -9,7 +9,7 @@ not slower for having an adapter.
 from __future__ import annotations
 
 import statistics
-from collections import deque
+from collections import defaultdict, deque
 from collections.abc import Collection
 from dataclasses import dataclass, field
 
@@ -153,7 +153,7 @@ class Payoff:
     """The verdict by load: one for 1 sequence, for 2, for 3 to 4, for 5 to 8, and so on."""
 
     def __init__(self) -> None:
-        self._verdicts: dict[int, _Verdict] = {}
+        self._verdicts: defaultdict[int, _Verdict] = defaultdict(_Verdict)
 
     def pays(self, sequences: int) -> bool:
         """Whether to draft in a step of so many sequences."""
@@ -178,4 +178,4 @@ class Payoff:
             verdict.add(step)
 
     def _verdict(self, sequences: int) -> _Verdict:
-        return self._verdicts.setdefault((sequences - 1).bit_length(), _Verdict())
+        return self._verdicts[(sequences - 1).bit_length()]

@@ -85,7 +85,7 @@ class Adaptive:
         self._outlooks = [
             _outlooks(hits, level / TRUST_LEVELS) for level in range(TRUST_LEVELS + 1)
         ]
-        self._chosen: dict[tuple[Load, int], tuple[Outlook, float]] = {}
+        self._chosen: dict[tuple[float, ...], tuple[Outlook, float]] = {}
 
     def outlook(self, load: Load, trust: float = 1.0) -> Outlook:
         """The best of the outlooks under a load, with such trust in drafts.
@@ -96,10 +96,11 @@ class Adaptive:
 
     def _choice(self, load: Load, trust: float) -> tuple[Outlook, float]:
         """The best outlook, and the tokens a second that it promises every sequence."""
-        level = round(trust * TRUST_LEVELS)
-        rounded = replace(load, context=round(load.context / CONTEXT_STEP) * CONTEXT_STEP)
-        key = rounded, level
+        level, place = round(trust * TRUST_LEVELS), round(load.context / CONTEXT_STEP)
+        # Of numbers: asked for every sequence of a step, where a dataclass takes long to hash.
+        key = load.sequences, place, load.overhead, load.drafting, level
         if key not in self._chosen:
+            rounded = replace(load, context=place * CONTEXT_STEP)
 
             def rate(outlook: Outlook) -> float:
                 return outlook.tokens_per_second(rounded, self.cost)
@@ -117,6 +118,8 @@ class Adaptive:
     def first(self, load: Load, trust: float = 1.0) -> TreeTopology:
         """As `Planner.first`."""
         threshold = self.outlook(load, trust).threshold
+        if threshold >= 1.0:
+            return PLAIN
         return _undrafted(threshold, trusted(self.promise, trust))
 
     def draft(

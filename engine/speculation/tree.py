@@ -104,6 +104,8 @@ class TreeTopology:
 
         Depths that nothing is given for are left out.
         """
+        if len(self.parents) == 1:  # what plain decoding asks for, for every sequence
+            return DraftTree((root,), self, (0,))
         topology = self.pruned(len(tokens))
         token_ids = [root]
         for depth, rank in zip(topology.depths[1:], topology.ranks[1:], strict=True):
