@@ -9,11 +9,11 @@ not slower for having an adapter.
 from __future__ import annotations
 
 import statistics
-from collections import defaultdict, deque
+from collections import deque
 from collections.abc import Collection
 from dataclasses import dataclass, field
 
-WINDOW, SHORTEST_WINDOW = 64, 32
+WINDOW, SHORTEST_WINDOW = 64, 16
 """Times that a sequence decoded after which there is a verdict, and the fewest steps: how many
 tokens a sequence gets of a step varies, and how long steps take does too."""
 
@@ -153,7 +153,7 @@ class Payoff:
     """The verdict by load: one for 1 sequence, for 2, for 3 to 4, for 5 to 8, and so on."""
 
     def __init__(self) -> None:
-        self._verdicts: defaultdict[int, _Verdict] = defaultdict(_Verdict)
+        self._verdicts: dict[int, _Verdict] = {}
 
     def pays(self, sequences: int) -> bool:
         """Whether to draft in a step of so many sequences."""
@@ -178,4 +178,9 @@ class Payoff:
             verdict.add(step)
 
     def _verdict(self, sequences: int) -> _Verdict:
-        return self._verdicts[(sequences - 1).bit_length()]
+        load = (sequences - 1).bit_length()
+        if load not in self._verdicts:
+            # Where drafts lost at one load, they will hardly win at another: one look is enough.
+            doubts = max((verdict.doubts for verdict in self._verdicts.values()), default=0)
+            self._verdicts[load] = _Verdict(doubts=doubts)
+        return self._verdicts[load]

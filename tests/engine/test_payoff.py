@@ -167,6 +167,23 @@ def test_loads_are_judged_apart(sequences: int, pays: bool) -> None:
     assert payoff.pays(sequences) == pays
 
 
+def test_a_load_that_comes_after_a_loss_at_another_is_looked_at_once() -> None:
+    payoff = probed()
+    lost(payoff)
+    assert payoff.pays(64)
+    for _ in range(SHORTEST_WINDOW):
+        payoff.observe(Step(64, 8, 9.0, 2.0, 3.0))
+    for _ in range(PROBE):
+        payoff.observe(Step(64, 0, 1.0, 1.0, 1.0))
+    for _ in range(SHORTEST_WINDOW):
+        assert payoff.pays(64)
+        payoff.observe(Step(64, 8, 9.0, 2.0, 3.0))
+    for _ in range(SHORTEST_PAUSE):
+        assert not payoff.pays(64)
+        payoff.observe(Step(64, 0, 1.0, 1.0, 1.0))
+    assert payoff.pays(64)
+
+
 def test_many_sequences_are_judged_after_a_few_steps() -> None:
     payoff = Payoff()
     for _ in range(SHORTEST_WINDOW):
