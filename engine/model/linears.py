@@ -125,12 +125,12 @@ def packing(
     can. MKL is at its best on its maker's processors: on an AMD one, oneDNN takes a quarter of its
     time (`benchmarks/linears.py`). Elsewhere than on x86 none was measured.
     """
-    if not is_x86() or not torch.backends.mkldnn.is_available():
-        return None
     if dtype not in (torch.float32, torch.bfloat16):
         return None
     if native and not compiled and library() is not None:
         return NativeLinear
+    if not is_x86() or not torch.backends.mkldnn.is_available():
+        return None
     if dtype is torch.bfloat16:
         return OneDnnLinear if torch.ops.mkldnn._is_mkldnn_bf16_supported() else None
     mkl = torch.backends.mkl.is_available() and "Intel" in processor_name()

@@ -27,9 +27,9 @@ after steps with drafts they find other things cached."""
 MARGIN = 1.05
 """Gain below which drafting counts as a loss: what is measured on a shared machine is no surer."""
 
-DOUBTS = 2
-"""Losses in a row that are looked at anew before one is believed. After a pause the next is
-believed at once: to look three times would cost more than a short run has to lose."""
+DOUBTS, LATER_DOUBTS = 2, 1
+"""Losses in a row that are looked at anew before one is believed: the first time, and after a
+pause, when to look so often would cost more than a short run has to lose."""
 
 SHORTEST_BELIEF, LONGEST_BELIEF = 32, 1024
 """Steps with drafts for which one goes by what they told. Twice as many after every further one."""
@@ -138,6 +138,7 @@ class _Verdict:
             self.plain.clear()
         else:
             self.rest, self.pause = self.pause, min(2 * self.pause, LONGEST_PAUSE)
+            self.doubts = DOUBTS - LATER_DOUBTS
             self.drafted.clear()
 
     def probe(self) -> None:
@@ -180,7 +181,7 @@ class Payoff:
     def _verdict(self, sequences: int) -> _Verdict:
         load = (sequences - 1).bit_length()
         if load not in self._verdicts:
-            # Where drafts lost at one load, they will hardly win at another: one look is enough.
+            # Where drafts lost at one load, they will hardly win at another.
             doubts = max((verdict.doubts for verdict in self._verdicts.values()), default=0)
-            self._verdicts[load] = _Verdict(doubts=doubts)
+            self._verdicts[load] = _Verdict(doubts=min(doubts, DOUBTS - LATER_DOUBTS))
         return self._verdicts[load]

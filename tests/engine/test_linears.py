@@ -159,10 +159,11 @@ def test_other_numbers_and_other_kinds_of_layers_are_left_alone() -> None:
         assert all(layer.weight is w for layer, w in zip(layers, weights, strict=True))
 
 
-def test_without_either_library_weights_are_laid_out_input_major(
+def test_without_any_library_weights_are_laid_out_input_major(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: False)
+    monkeypatch.setattr(linears, "library", lambda: None)
     layers = model()
     pack(layers)
     assert type(layers[0]) is nn.Linear

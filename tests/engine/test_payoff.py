@@ -6,6 +6,7 @@ import pytest
 
 from engine.speculation.payoff import (
     DOUBTS,
+    LATER_DOUBTS,
     LONGEST_PAUSE,
     PROBE,
     SHORTEST_BELIEF,
@@ -116,14 +117,14 @@ def test_steps_without_drafts_that_are_slower_than_the_model_says_count_as_slow(
 
 def test_they_are_tried_again_later_and_later() -> None:
     payoff = probed()
-    pauses = [lost(payoff), *(lost(payoff, doubts=0) for _ in range(7))]
+    pauses = [lost(payoff), *(lost(payoff, LATER_DOUBTS) for _ in range(7))]
     assert pauses[:3] == [SHORTEST_PAUSE, 2 * SHORTEST_PAUSE, 4 * SHORTEST_PAUSE]
     assert pauses[-1] == LONGEST_PAUSE
 
 
 def test_a_window_of_gain_forgives_earlier_losses() -> None:
     payoff = probed()
-    for doubts in (DOUBTS, 0, 0):
+    for doubts in (DOUBTS, LATER_DOUBTS, LATER_DOUBTS):
         lost(payoff, doubts)
     drafted(payoff, STEPS)
     assert payoff.pays(SEQUENCES)
@@ -167,20 +168,16 @@ def test_loads_are_judged_apart(sequences: int, pays: bool) -> None:
     assert payoff.pays(sequences) == pays
 
 
-def test_a_load_that_comes_after_a_loss_at_another_is_looked_at_once() -> None:
+def test_a_load_that_comes_after_a_loss_at_another_is_doubted_less() -> None:
     payoff = probed()
     lost(payoff)
-    assert payoff.pays(64)
-    for _ in range(SHORTEST_WINDOW):
-        payoff.observe(Step(64, 8, 9.0, 2.0, 3.0))
-    for _ in range(PROBE):
-        payoff.observe(Step(64, 0, 1.0, 1.0, 1.0))
-    for _ in range(SHORTEST_WINDOW):
-        assert payoff.pays(64)
-        payoff.observe(Step(64, 8, 9.0, 2.0, 3.0))
-    for _ in range(SHORTEST_PAUSE):
-        assert not payoff.pays(64)
-        payoff.observe(Step(64, 0, 1.0, 1.0, 1.0))
+    for looks in range(1 + LATER_DOUBTS, -1, -1):
+        for _ in range(SHORTEST_WINDOW):
+            assert payoff.pays(64)
+            payoff.observe(Step(64, 8, 9.0, 2.0, 3.0))
+        for _ in range(PROBE if looks else SHORTEST_PAUSE):
+            assert not payoff.pays(64)
+            payoff.observe(Step(64, 0, 1.0, 1.0, 1.0))
     assert payoff.pays(64)
 
 
