@@ -12,8 +12,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from engine.speculation.sources import GUESSING
+
 FLOOR = 0.01
 """A token less likely than this is not proposed."""
+
+PATIENCE, SELDOM = 16, 4
+"""Steps in a row of which a guess said nothing right, after which it is looked for in every fourth
+alone: among many sequences that decode plainly, the look-up is a tenth of a step."""
 
 PRIOR_WEIGHT = 3.0
 MEMORY = 0.97
@@ -84,9 +90,12 @@ class Drafter:
     def __init__(self, source: int, finder: Finder, priors: Sequence[float]) -> None:
         self.source, self._finder, self._chances = source, finder, Chances(priors)
         self._proposed: list[Match] = []
+        self._in_vain = 0
 
     def propose(self, limit: int) -> list[Chain]:
         """Chains of at most `limit` tokens."""
+        if self._in_vain > PATIENCE and self._in_vain % SELDOM and self.source in GUESSING:
+            return []
         self._proposed = self._finder.matches(limit)
         if not self._proposed:
             return []
@@ -107,6 +116,8 @@ class Drafter:
 
     def observe(self, tokens: Sequence[int]) -> None:
         """Take the tokens that were emitted after the last proposal, and learn from them."""
+        right = any(match.tokens[:1] == tokens[:1] for match in self._proposed)
+        self._in_vain = 0 if right else self._in_vain + 1
         for match in self._proposed:
             for place, (said, came) in enumerate(zip(match.tokens, tokens, strict=False)):
                 self._chances.add(match.agreed + place, said == came)

@@ -8,7 +8,7 @@ import pytest
 
 import engine.sequence
 from engine.request import Request
-from engine.speculation.drafter import FLOOR, Drafter, Match
+from engine.speculation.drafter import FLOOR, PATIENCE, SELDOM, Drafter, Match
 from engine.speculation.sources import BITA, NGRAM, PREDICTION, count
 
 PRIORS = (0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
@@ -48,7 +48,7 @@ def test_a_chain_ends_where_it_is_hardly_ever_reached() -> None:
 
 
 def test_what_is_never_right_is_trusted_less_and_less_and_again_when_it_is() -> None:
-    source = drafter(Match([1], 4))
+    source = Drafter(PREDICTION, Always(Match([1], 4)), PRIORS)
 
     def share() -> float:
         return source.propose(1)[0].shares[0]
@@ -60,6 +60,21 @@ def test_what_is_never_right_is_trusted_less_and_less_and_again_when_it_is() -> 
     assert trust[:31] == sorted(trust[:31], reverse=True)
     assert trust[30] < 0.1
     assert trust[90] > 0.8
+
+
+def test_a_guess_that_is_in_vain_is_looked_for_seldom_until_it_is_right() -> None:
+    told = Drafter(PREDICTION, Always(Match([1], 4)), PRIORS)
+    guess = drafter(Match([1], 4))
+    asked = [0, 0]
+    for _ in range(PATIENCE + 1 + 5 * SELDOM):
+        for number, source in enumerate((told, guess)):
+            asked[number] += len(source.propose(1))
+            source.observe([9])
+    assert asked == [PATIENCE + 1 + 5 * SELDOM, PATIENCE + 1 + 5]
+    while not guess.propose(1):
+        guess.observe([1])
+    guess.observe([1])
+    assert guess.propose(1)
 
 
 def test_tokens_after_the_first_wrong_one_say_nothing() -> None:
