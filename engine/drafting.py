@@ -20,7 +20,7 @@ from engine.sequence import Sequence
 from engine.speculation import ngram, prediction
 from engine.speculation.bita import Branches, MaskGroup
 from engine.speculation.cost import Load, StepCostModel
-from engine.speculation.drafter import Chain, Drafter
+from engine.speculation.drafter import Chain, Chances, Drafter
 from engine.speculation.growth import Ranker, Unranked
 from engine.speculation.overhead import Overhead
 from engine.speculation.payoff import Payoff, Step
@@ -48,6 +48,8 @@ class Drafting:
         self._config, self.cost, self._stats = config, cost, stats
         self._unadapted = Adaptive((), cost) if cost is not None else None
         self._payoff = Payoff()
+        # Sampled text repeats itself less: what greedy requests saw says little of it.
+        self._ngrams = {greedy: Chances(ngram.PRIORS) for greedy in (False, True)}
         self._overheads = {drafted: Overhead() for drafted in (False, True)}
         self._ranking = 0.0  # seconds of the coming step's trees, by the cost model
 
@@ -74,7 +76,9 @@ class Drafting:
         if constraint is not None and self.uses(request, "grammar"):
             drafters.append(Drafter(GRAMMAR, forced.ForcedTokens(constraint), forced.PRIORS))
         if self.uses(request, "ngram"):
-            drafters.append(Drafter(NGRAM, ngram.NgramIndex(request.token_ids), ngram.PRIORS))
+            index = ngram.NgramIndex(request.token_ids)
+            others = self._ngrams[request.sampling.greedy]
+            drafters.append(Drafter(NGRAM, index, ngram.PRIORS, others))
         return drafters
 
     def first(self, sequence: Sequence, num_decoding: int) -> TreeTopology:

@@ -63,11 +63,15 @@ class Chances:
     Lengths are counted by powers of two (0, 1, 2 to 3, 4 to 7, 8 to 15, more): the longer two
     texts have agreed, the likelier they go on to. Each estimate begins at its prior and forgets:
     what lies a hundred tokens back says little of what comes next.
+
+    others: of requests like this one, whose estimates it begins at instead, and adds to.
     """
 
-    def __init__(self, priors: Sequence[float]) -> None:
-        self._hits = [PRIOR_WEIGHT * prior for prior in priors]
-        self._tries = [PRIOR_WEIGHT] * len(priors)
+    def __init__(self, priors: Sequence[float], others: Chances | None = None) -> None:
+        start = priors if others is None else others()
+        self._hits = [PRIOR_WEIGHT * chance for chance in start]
+        self._tries = [PRIOR_WEIGHT] * len(start)
+        self._others = others
 
     def __call__(self) -> list[float]:
         """Probability of the next token, by `level`."""
@@ -82,13 +86,21 @@ class Chances:
         level = self.level(agreed)
         self._hits[level] = self._hits[level] * MEMORY + right
         self._tries[level] = self._tries[level] * MEMORY + 1.0
+        if self._others is not None:
+            self._others.add(agreed, right)
 
 
 class Drafter:
-    """One source of one request."""
+    """One source of one request. priors, others: as of `Chances`."""
 
-    def __init__(self, source: int, finder: Finder, priors: Sequence[float]) -> None:
-        self.source, self._finder, self._chances = source, finder, Chances(priors)
+    def __init__(
+        self,
+        source: int,
+        finder: Finder,
+        priors: Sequence[float],
+        others: Chances | None = None,
+    ) -> None:
+        self.source, self._finder, self._chances = source, finder, Chances(priors, others)
         self._proposed: list[Match] = []
         self._in_vain = 0
 

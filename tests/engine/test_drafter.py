@@ -8,7 +8,7 @@ import pytest
 
 import engine.sequence
 from engine.request import Request
-from engine.speculation.drafter import FLOOR, PATIENCE, SELDOM, Drafter, Match
+from engine.speculation.drafter import FLOOR, PATIENCE, SELDOM, Chances, Drafter, Match
 from engine.speculation.sources import BITA, NGRAM, PREDICTION, count
 
 PRIORS = (0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
@@ -60,6 +60,17 @@ def test_what_is_never_right_is_trusted_less_and_less_and_again_when_it_is() -> 
     assert trust[:31] == sorted(trust[:31], reverse=True)
     assert trust[30] < 0.1
     assert trust[90] > 0.8
+
+
+def test_what_other_requests_saw_is_where_one_begins() -> None:
+    others = Chances(PRIORS)
+    first = Drafter(NGRAM, Always(Match([1], 4)), PRIORS, others)
+    for _ in range(PATIENCE):
+        first.propose(1)
+        first.observe([9])
+    (alone,) = drafter(Match([1], 4)).propose(1)
+    (warned,) = Drafter(NGRAM, Always(Match([1], 4)), PRIORS, others).propose(1)
+    assert warned.shares[0] < alone.shares[0] / 2
 
 
 def test_a_guess_that_is_in_vain_is_looked_for_seldom_until_it_is_right() -> None:

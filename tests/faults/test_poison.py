@@ -80,7 +80,7 @@ def in_processors(patch: pytest.MonkeyPatch) -> dict[str, Any]:
     raises_for(
         engine.choosing, "_processed", patch, lambda item, *_: item.sequence.request.request_id
     )
-    return {"temperature": 1.0, "seed": 1}
+    return {"temperature": 1.0, "seed": 1, "top_k": 9}
 
 
 def in_log_probabilities(patch: pytest.MonkeyPatch) -> dict[str, Any]:
