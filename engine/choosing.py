@@ -30,6 +30,7 @@ def verify(
     chosen, sound = _likeliest(logits)
     nodes: list[range] = []
     tempered, shaped = _Rows(), _Rows()
+    temperatures: list[float] = []
     processed: list[Tensor] = []
     first = 0
     for item, allowed in zip(scheduled, masks, strict=True):
@@ -41,16 +42,17 @@ def verify(
             continue
         depths = item.tree.topology.depths
         if allowed is None and params.tempered:
-            tempered.add(rows, sequence.keys(depths), params.temperature)
+            tempered.add(rows, sequence.keys(depths))
+            temperatures += [params.temperature] * len(rows)
             continue
         with sequence.blamed():
             own = logits[rows.start : rows.stop]
             own = _processed(item, own, allowed, eos_token_ids)
-            shaped.add(rows, sequence.keys(depths), params.temperature)
+            shaped.add(rows, sequence.keys(depths))
             processed.append(own)
     if tempered.rows:  # all at once: they are most of what is sampled
         own = logits[tempered.rows]
-        temperature(own, tempered.temperatures)
+        temperature(own, temperatures)
         _choose(own, tempered, chosen)
     if shaped.rows:
         _choose(torch.cat(processed), shaped, chosen)
@@ -67,17 +69,15 @@ def verify(
 
 @dataclass(slots=True)
 class _Rows:
-    """Rows of logits to sample tokens at, and by row the key of its noise and a temperature."""
+    """Rows of logits to choose tokens at, and by row the key of its noise."""
 
     rows: list[int] = field(default_factory=list)
     keys: list[Key | None] = field(default_factory=list)
-    temperatures: list[float] = field(default_factory=list)
 
-    def add(self, rows: range, keys: list[Key | None], value: float) -> None:
-        """More of them, all of one temperature."""
+    def add(self, rows: range, keys: list[Key | None]) -> None:
+        """More of them."""
         self.rows += rows
         self.keys += keys
-        self.temperatures += [value] * len(rows)
 
 
 def _choose(processed: Tensor, rows: _Rows, chosen: list[int]) -> None:

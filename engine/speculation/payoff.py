@@ -68,7 +68,7 @@ class _Verdict:
         verdict or at the end of a probe; 1 before.
     steps: with drafts since the last verdict. age: since one without was last remembered. settled:
         steps without in a row.
-    rest: steps without drafts to come. doubts: losses that were looked at anew since the last gain.
+    rest: steps without drafts to come. doubts: losses that will still be looked at anew.
     """
 
     drafted: deque[Step] = field(default_factory=lambda: deque(maxlen=REMEMBERED[0]))
@@ -78,7 +78,7 @@ class _Verdict:
     age: int = 0
     settled: int = 0
     rest: int = 0
-    doubts: int = 0
+    doubts: int = DOUBTS
     pause: int = SHORTEST_PAUSE
     belief: int = SHORTEST_BELIEF
 
@@ -131,14 +131,14 @@ class _Verdict:
         if not self.plain:
             self.probe()
         elif self.gain >= MARGIN:
-            self.pause, self.doubts = SHORTEST_PAUSE, 0
-        elif self.doubts < DOUBTS:
-            self.rest, self.doubts = PROBE, self.doubts + 1
+            self.pause, self.doubts = SHORTEST_PAUSE, DOUBTS
+        elif self.doubts:
+            self.rest, self.doubts = PROBE, self.doubts - 1
             self.drafted.clear()
             self.plain.clear()
         else:
             self.rest, self.pause = self.pause, min(2 * self.pause, LONGEST_PAUSE)
-            self.doubts = DOUBTS - LATER_DOUBTS
+            self.doubts = LATER_DOUBTS
             self.drafted.clear()
 
     def probe(self) -> None:
@@ -182,6 +182,6 @@ class Payoff:
         load = (sequences - 1).bit_length()
         if load not in self._verdicts:
             # Where drafts lost at one load, they will hardly win at another.
-            doubts = max((verdict.doubts for verdict in self._verdicts.values()), default=0)
-            self._verdicts[load] = _Verdict(doubts=min(doubts, DOUBTS - LATER_DOUBTS))
+            doubts = min((verdict.doubts for verdict in self._verdicts.values()), default=DOUBTS)
+            self._verdicts[load] = _Verdict(doubts=max(doubts, LATER_DOUBTS))
         return self._verdicts[load]
